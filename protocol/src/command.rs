@@ -1,0 +1,201 @@
+//! What a client sends. Each frame is a map with one key, the command's name; the answer carries the same `id`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Binary, ChannelName, Cursor, EventName, Json, MessageId, SessionId, UserId};
+
+/// A frame from a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(rename_all = "snake_case")]
+pub enum ClientFrame {
+    Connect(Connect),
+    Subscribe(Subscribe),
+    Unsubscribe(Unsubscribe),
+    Publish(Publish),
+    Send(Send),
+    History(History),
+    Presence(Presence),
+    Refresh(Refresh),
+    Ping(Ping),
+}
+
+impl ClientFrame {
+    /// The number that the answer will carry.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        match self {
+            Self::Connect(x) => x.id,
+            Self::Subscribe(x) => x.id,
+            Self::Unsubscribe(x) => x.id,
+            Self::Publish(x) => x.id,
+            Self::Send(x) => x.id,
+            Self::History(x) => x.id,
+            Self::Presence(x) => x.id,
+            Self::Refresh(x) => x.id,
+            Self::Ping(x) => x.id,
+        }
+    }
+}
+
+/// The first frame of every connection. Answered by `connected`, then by one `subscribed` (or `error`) for each
+/// of `subscriptions`, with this frame's `id`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[serde(deny_unknown_fields)]
+pub struct Connect {
+    pub id: u32,
+    /// Who this is and what it may do. Absent: anonymous, where the server allows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// What the last `connected` gave: the same session goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// The resume vector: every channel with the cursor behind the last publication that was taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<Vec<Resubscribe>>"))]
+    pub subscriptions: Vec<Resubscribe>,
+    /// Take the state's identity, but none of its subscriptions: a connection that only sends, beside the
+    /// session's own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<bool>"))]
+    pub detached: bool,
+    /// The client's name and version, for the operator's logs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+}
+
+/// One entry of a resume vector.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[serde(deny_unknown_fields)]
+pub struct Resubscribe {
+    pub channel: ChannelName,
+    /// Absent: from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
+}
+
+/// Answered by `subscribed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[serde(deny_unknown_fields)]
+pub struct Subscribe {
+    pub id: u32,
+    pub channel: ChannelName,
+    /// Resume behind this place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
+    /// Without a cursor: begin with the last this many publications.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<u32>,
+}
+
+/// Answered by `unsubscribed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields)]
+pub struct Unsubscribe {
+    pub id: u32,
+    pub channel: ChannelName,
+}
+
+/// Answered by `published` once the publication is as durable as its namespace promises.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[serde(deny_unknown_fields)]
+pub struct Publish {
+    /// 0: no answer is wanted, unless it is an error.
+    pub id: u32,
+    pub channel: ChannelName,
+    /// The publisher's id of this message: sent again with the same one, it stands once in the log. Absent: a
+    /// retry may stand twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<MessageId>,
+    #[serde(default)]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<EventName>"))]
+    pub event: EventName,
+    /// The data, if it is JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some")]
+    pub data: Option<Json>,
+    /// The data, if it is bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binary: Option<Binary>,
+}
+
+/// A private message, to whoever is connected now. Answered by `sent`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[serde(deny_unknown_fields)]
+pub struct Send {
+    pub id: u32,
+    pub to: Target,
+    #[serde(default)]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<EventName>"))]
+    pub event: EventName,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some")]
+    pub data: Option<Json>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binary: Option<Binary>,
+}
+
+/// Whom a private message is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    Session(SessionId),
+    /// Every session of this user.
+    User(UserId),
+}
+
+/// Answered by `history`: one page of a channel's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[serde(deny_unknown_fields)]
+pub struct History {
+    pub id: u32,
+    pub channel: ChannelName,
+    /// Forward: the page begins behind it. Backward: it ends before it. Absent: at the oldest, or at the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
+    /// Newest first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<bool>"))]
+    pub backward: bool,
+    /// 1 to 256; absent: 50.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u16>,
+}
+
+/// Answered by `presence`: who is in a channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields)]
+pub struct Presence {
+    pub id: u32,
+    pub channel: ChannelName,
+}
+
+/// A new token for a live session, of the same user. Answered by `refreshed`; what the new token no longer
+/// grants ends at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields)]
+pub struct Refresh {
+    pub id: u32,
+    pub token: String,
+}
+
+/// Answered by `pong`: the wire is alive, and this long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields)]
+pub struct Ping {
+    pub id: u32,
+}
+
+/// `"data": null` is data: the JSON value `null`, not an absent field.
+fn some<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+    Json::deserialize(deserializer).map(Some)
+}

@@ -1,0 +1,91 @@
+//! The bodies of the HTTP requests that clients of every kind make: which wires there are, and a poll.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// The wires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(rename_all = "lowercase")]
+pub enum TransportKind {
+    WebTransport,
+    Quic,
+    WebSocket,
+    LongPoll,
+    /// Within one process, for tests.
+    Memory,
+}
+
+impl TransportKind {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WebTransport => "webtransport",
+            Self::Quic => "quic",
+            Self::WebSocket => "websocket",
+            Self::LongPoll => "longpoll",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+impl std::fmt::Display for TransportKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// `GET /v1/transports`: what is there, best first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct Transports {
+    pub version: String,
+    pub node: String,
+    pub transports: Vec<Endpoint>,
+    /// SHA-256 of each certificate that the node may show, in base64; empty where a public authority signed it.
+    /// A browser takes them as `serverCertificateHashes`.
+    pub certificate_hashes: Vec<String>,
+}
+
+/// One wire's address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct Endpoint {
+    pub kind: TransportKind,
+    /// `https:`, `quic:`, `ws:` or `wss:`, `http:` or `https:`.
+    pub url: String,
+}
+
+/// `POST /v1/poll`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[serde(deny_unknown_fields)]
+pub struct PollRequest {
+    /// What the last answer gave. Absent: a new session, whose `connect` is the first of `frames`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Client frames, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<Vec<crate::ClientFrame>>"))]
+    pub frames: Vec<Box<RawValue>>,
+    /// Only hand the frames over, beside a poll that waits: the answer is empty and has no state, and what the
+    /// frames bring comes with that poll.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<bool>"))]
+    pub send: bool,
+    /// Seconds to wait where there is nothing to say, 25 at most and if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<u8>,
+}
+
+/// The answer to a poll.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+pub struct PollAnswer {
+    /// To be sent with the next poll, which confirms this answer. Absent: the session ended, or `send` was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Server frames, in order.
+    #[cfg_attr(feature = "typescript", ts(as = "Vec<crate::ServerFrame>"))]
+    pub frames: Vec<Box<RawValue>>,
+}

@@ -1,0 +1,38 @@
+//! What every XPUSH client and server share, and nothing else: names, frames, codes, codecs.
+//!
+//! Invariant: nothing in this crate does I/O, knows a transport's wire or keeps state. Bytes come in, types go
+//! out; past this door nobody checks a name or a length again. `docs/PROTOCOL.md` is the prose of this crate.
+
+mod code;
+mod codec;
+mod command;
+mod document;
+mod event;
+mod name;
+mod payload;
+#[cfg(feature = "typescript")]
+pub mod typescript;
+mod varint;
+
+pub use code::{CloseCode, ErrorCode};
+pub use codec::{Codec, DecodeError, MAX_DEPTH};
+pub use command::{
+    ClientFrame, Connect, History, Ping, Presence, Publish, Refresh, Resubscribe, Send, Subscribe, Target,
+    Unsubscribe,
+};
+pub use document::{Endpoint, PollAnswer, PollRequest, TransportKind, Transports};
+pub use event::{
+    Close, Connected, Draining, Error, Expired, Gap, HistoryPage, Join, Lag, Leave, Limits, Member, Message,
+    Occupancy, Pong, PresenceList, Publication, Published, Refreshed, Sent, ServerFrame, Subscribed,
+    UnsubscribeReason, Unsubscribed,
+};
+pub use name::{ChannelName, Cursor, Epoch, EventName, MessageId, NameError, Namespace, SessionId, UserId};
+pub use payload::{Binary, Json, Payload, PayloadError};
+pub use varint::{VarintError, get_varint, put_varint, varint_len};
+
+/// The ALPN protocol id of raw QUIC.
+pub const ALPN: &[u8] = b"xpush/1";
+/// The WebSocket and WebTransport subprotocol whose frames are JSON.
+pub const SUBPROTOCOL_JSON: &str = "xpush.v1.json";
+/// The WebSocket and WebTransport subprotocol whose frames are MessagePack.
+pub const SUBPROTOCOL_MSGPACK: &str = "xpush.v1.msgpack";
