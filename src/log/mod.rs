@@ -1,0 +1,122 @@
+//! The log keeps publications in order, and by that gives them their order: it is the sequencer.
+//!
+//! Invariant: nothing here but the backends' own rooms names a store. What every backend promises is written at
+//! `Log`, and `contract` (tests) holds all of them to it.
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use thiserror::Error;
+use xpush_protocol::{ChannelName, Cursor, Epoch, Namespace};
+
+use crate::publication::{Draft, Publication};
+
+/// Keeps the publications of channels, in order.
+pub trait Log: Send + Sync + 'static {
+    /// Puts a draft in line; waits only while the line is full. Drafts of one channel get their offsets in the
+    /// order in which they came into line: 1, 2, 3, without a hole.
+    ///
+    /// What it gives resolves when the log has the publication as durably as it ever will: for a durable log, when
+    /// a crash can't take it back. A draft whose publisher and message id the channel has already is not
+    /// appended again: it resolves to the place of the first one. Dropping the future takes nothing back.
+    fn append<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        draft: Draft,
+    ) -> BoxFuture<'a, Result<Pending, LogError>>;
+
+    /// A page of what is there, and what that is part of. Never more than the log has made durable.
+    fn read<'a>(&'a self, channel: &'a ChannelName, query: Query) -> BoxFuture<'a, Result<Page, LogError>>;
+
+    /// What there is of a channel. One that was never written to is empty.
+    fn extent<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<Extent, LogError>>;
+}
+
+/// An append under way.
+pub type Pending = BoxFuture<'static, Result<Appended, LogError>>;
+
+/// An append that is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Appended {
+    New {
+        epoch: Epoch,
+        publication: Arc<Publication>,
+    },
+    /// The message was there already, at this place.
+    Duplicate(Cursor),
+}
+
+impl Appended {
+    #[must_use]
+    pub fn cursor(&self) -> Cursor {
+        match self {
+            Self::New { epoch, publication } => Cursor { epoch: *epoch, offset: publication.offset },
+            Self::Duplicate(cursor) => *cursor,
+        }
+    }
+}
+
+/// The part of a channel that can be read: `first..=top` of this epoch. Empty where `first` is `top + 1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    pub epoch: Epoch,
+    pub first: u64,
+    pub top: u64,
+}
+
+/// Which page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Query {
+    pub from: From,
+    /// Publications at most.
+    pub limit: usize,
+    /// Bytes of payload at most; the first publication is given however large it is.
+    pub bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// Oldest first, beginning behind this offset (or at the first that is still there).
+    After(u64),
+    /// Newest first, beginning before this offset, or at the newest.
+    Before(Option<u64>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// As it was when the page was read.
+    pub extent: Extent,
+    /// In the order that was asked for, without a hole.
+    pub publications: Vec<Arc<Publication>>,
+}
+
+/// How much of a channel is kept. What goes, goes from the old end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Keep {
+    pub count: Option<u64>,
+    pub age: Option<Duration>,
+}
+
+/// What is kept, for each namespace of a log. One that is not named here keeps everything.
+pub type KeepByNamespace = HashMap<Namespace, Keep>;
+
+/// Why the log can't do it.
+#[derive(Debug, Clone, Error)]
+pub enum LogError {
+    /// Worth a retry: a disk that was full may have room again.
+    #[error("the log can't be written: {reason}")]
+    Unavailable { reason: String },
+    #[error("the log has as many channels as it may ({limit})")]
+    TooManyChannels { limit: usize },
+    /// At opening.
+    #[error("the store in {path} can't be opened: {reason}")]
+    Open { path: PathBuf, reason: String },
+    /// At opening.
+    #[error(
+        "the store in {path} has format {found}; this version of xpush knows {known} at most. Start a version that is as new as the one that wrote it, or point `store.path` elsewhere"
+    )]
+    NewerFormat { path: PathBuf, found: u32, known: u32 },
+    /// What is stored is not what was written.
+    #[error("the store is damaged: {reason}")]
+    Damaged { reason: String },
+}

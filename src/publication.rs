@@ -1,0 +1,89 @@
+//! A message in its place in a channel: immutable from the moment the log has it, so it is shared, never copied.
+
+use std::{fmt, sync::Arc};
+
+use xpush_protocol::{self as protocol, ChannelName, EventName, MessageId, Payload, SessionId, UserId};
+
+/// A message that the log has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    pub offset: u64,
+    pub message_id: MessageId,
+    pub event: EventName,
+    pub payload: Payload,
+    /// Whom the subscribers see as its author. `None`: anonymous, or a backend.
+    pub user: Option<UserId>,
+    /// Milliseconds since 1970, by the clock of the node that took it.
+    pub time: u64,
+}
+
+impl Publication {
+    /// As clients see it.
+    #[must_use]
+    pub fn to_frame(&self, channel: &ChannelName) -> protocol::Publication {
+        let (data, binary) = self.payload.clone().into_fields();
+        protocol::Publication {
+            channel: channel.clone(),
+            offset: self.offset,
+            message_id: self.message_id.clone(),
+            event: self.event.clone(),
+            data,
+            binary,
+            user: self.user.clone(),
+            time: self.time,
+        }
+    }
+}
+
+/// A message on its way into the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    pub publisher: Publisher,
+    pub message_id: MessageId,
+    pub event: EventName,
+    pub payload: Payload,
+    pub user: Option<UserId>,
+    pub time: u64,
+}
+
+impl Draft {
+    #[must_use]
+    pub fn into_publication(self, offset: u64) -> Publication {
+        let Self { publisher: _, message_id, event, payload, user, time } = self;
+        Publication { offset, message_id, event, payload, user, time }
+    }
+}
+
+/// In whose name a message id is unique: two publishers may use the same id for different messages.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Publisher(Arc<str>);
+
+impl Publisher {
+    #[must_use]
+    pub fn user(user: &UserId) -> Self {
+        Self(format!("u:{user}").into())
+    }
+
+    /// An anonymous client is known by its session.
+    #[must_use]
+    pub fn session(session: &SessionId) -> Self {
+        Self(format!("s:{session}").into())
+    }
+
+    /// A backend is known by the id of its API key.
+    #[must_use]
+    pub fn backend(key_id: &str) -> Self {
+        Self(format!("k:{key_id}").into())
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
