@@ -7,6 +7,8 @@
 //! Invariant: this crate depends on nothing of ours but the wire contract (`xpush-protocol`).
 
 mod admission;
+pub mod memory;
+mod patience;
 
 pub use admission::{Admission, Permit, Refused};
 
