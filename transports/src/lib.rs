@@ -9,6 +9,8 @@
 mod admission;
 pub mod memory;
 mod patience;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use admission::{Admission, Permit, Refused};
 
