@@ -9,8 +9,16 @@
 mod admission;
 pub mod memory;
 mod patience;
+#[cfg(any(feature = "websocket", feature = "longpoll"))]
+mod refusal;
+#[cfg(feature = "quic")]
+pub mod quic;
 #[cfg(feature = "tls")]
 pub mod tls;
+#[cfg(feature = "quic")]
+pub mod udp;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 pub use admission::{Admission, Permit, Refused};
 

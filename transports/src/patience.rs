@@ -31,6 +31,22 @@ impl Patience {
         Self { until: Instant::now() + settings.idle_deadline, idle: settings.idle_deadline, spoke: true }
     }
 
+    #[cfg(feature = "websocket")]
+    pub(crate) fn until(&self) -> Instant {
+        self.until
+    }
+
+    #[cfg(feature = "websocket")]
+    pub(crate) fn idle(&self) -> Duration {
+        self.idle
+    }
+
+    /// Whether the first frame came.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn spoke(&self) -> bool {
+        self.spoke
+    }
+
     /// A frame came.
     pub(crate) fn renew(&mut self) {
         self.spoke = true;
@@ -43,7 +59,8 @@ impl Patience {
         timeout_at(self.until, event).await.map_err(|_| self.verdict())
     }
 
-    fn verdict(&self) -> Closed {
+    /// What it means that the deadline is over.
+    pub(crate) fn verdict(&self) -> Closed {
         if self.spoke { Closed::Idle } else { Closed::HandshakeTimeout }
     }
 }

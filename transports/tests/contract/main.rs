@@ -3,6 +3,8 @@
 //!
 //! To add a wire: implement `Wire` in a file of its own, and write `contract!(YourWire);` at its end.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
+
 use std::{future::Future, time::Duration};
 
 use xpush_transports::{Admission, Connection, Settings, Transport};
@@ -39,6 +41,11 @@ macro_rules! contract {
 
 mod memory;
 mod promises;
+#[cfg(all(any(feature = "websocket", feature = "longpoll"), feature = "dial"))]
+#[path = "../server/mod.rs"]
+mod server;
+#[cfg(all(feature = "websocket", feature = "dial"))]
+mod websocket;
 
 /// A test that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -66,6 +73,7 @@ trait Wire: Sized + Send + 'static {
 }
 
 /// A client that is patient, and that writes more than the server takes.
+#[cfg_attr(not(feature = "dial"), allow(dead_code))]
 fn client_settings(server: &Settings) -> Settings {
     Settings { frame_limit: server.frame_limit * 4, ..Settings::default() }
 }

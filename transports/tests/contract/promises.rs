@@ -182,9 +182,12 @@ pub(crate) async fn a_frame_over_the_limit_ends_the_connection<W: Wire>() {
         });
         let closed = server.reader.read().await.expect_err("the frame is too large");
         assert!(matches!(closed, Closed::FrameTooLarge { limit: LIMIT, .. }), "{closed}");
-        server.writer.close(closed.farewell()).await;
-        let end = writes.await.unwrap().reader.read().await;
+        let closing = tokio::spawn(server.writer.close(closed.farewell()));
+        let mut client = writes.await.unwrap();
+        let end = client.reader.read().await;
         assert!(matches!(end, Err(Closed::ByPeer { code: CloseCode::FrameTooLarge, .. })), "{end:?}");
+        drop(client);
+        closing.await.unwrap();
     }
 }
 
@@ -201,6 +204,7 @@ pub(crate) async fn the_server_tells_the_client_why_it_closes<W: Wire>() {
         };
         assert_eq!(told, code);
         assert!(!why.is_empty() && reason.starts_with(&why), "{why}");
+        drop(client);
         closing.await.unwrap();
     }
 }
@@ -216,6 +220,7 @@ pub(crate) async fn the_client_tells_the_server_why_it_closes<W: Wire>() {
     assert_eq!(server.read().await, frame(1, 100));
     let end = server.reader.read().await;
     assert_eq!(end, Err(Closed::ByPeer { code: CloseCode::Normal, reason: "bye".into() }));
+    drop(server);
     closing.await.unwrap();
 }
 
