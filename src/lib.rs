@@ -1,2 +1,4 @@
+pub mod auth;
 pub mod log;
+pub mod namespace;
 pub mod publication;
