@@ -76,7 +76,7 @@ pub struct SubscriberKey(usize);
 impl Channel {
     fn new(name: ChannelName, policy: Policy, log: Arc<dyn Log>) -> Self {
         let number = lane_number(&name);
-        let lane = if policy.retention.is_none() { Lane::Ephemeral(number) } else { Lane::Live(number) };
+        let lane = if policy.retention.is_ephemeral() { Lane::Ephemeral(number) } else { Lane::Live(number) };
         Self { name, policy, log, lane, state: Mutex::default(), loaded: OnceCell::new() }
     }
 

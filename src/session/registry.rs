@@ -69,11 +69,11 @@ impl Sessions {
             tables.by_user.entry(user.clone()).or_default().insert(session.clone());
         }
         if let Some(absent) = tables.absent.remove(session) {
-            absent.mailbox.iter().for_each(|message| drop(outbox.push_message(message)));
+            hand_on(&absent.mailbox, outbox);
         }
         let present = Present { connection, outbox: Arc::clone(outbox) };
         if let Some(older) = tables.present.insert(session.clone(), present) {
-            older.outbox.take_messages().iter().for_each(|message| drop(outbox.push_message(message)));
+            hand_on(&older.outbox.take_messages(), outbox);
             older.outbox.close(Farewell::new(CloseCode::Replaced, "another connection took the session over"));
         }
     }
@@ -87,7 +87,7 @@ impl Sessions {
             newer => {
                 // Taken over meanwhile: what came in between the two is the newer one's.
                 if let Some(newer) = newer {
-                    messages.iter().for_each(|message| drop(newer.outbox.push_message(message)));
+                    hand_on(&messages, &newer.outbox);
                 }
                 return Some(Departed { session: session.clone(), connection, channels });
             }
@@ -175,6 +175,15 @@ impl Tables {
             if sessions.is_empty() {
                 self.by_user.remove(user);
             }
+        }
+    }
+}
+
+/// What waited for a session goes to its newer connection, as far as there is room.
+fn hand_on(messages: &VecDeque<Arc<Encoded>>, outbox: &Outbox) {
+    for message in messages {
+        if !outbox.push_message(message) {
+            return;
         }
     }
 }

@@ -95,7 +95,7 @@ impl Session {
             cursor: start.cursor,
             top: start.top,
             gap: start.gap,
-            ephemeral: policy.retention.is_none(),
+            ephemeral: policy.retention.is_ephemeral(),
             occupancy,
         });
         self.outbox.begin(delivery, channel, start.cursor, &answer);
