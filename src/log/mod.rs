@@ -4,6 +4,10 @@
 //! `Log`, and `contract` (tests) holds all of them to it.
 
 #[cfg(test)]
+mod contract;
+#[cfg(feature = "embedded")]
+mod embedded;
+#[cfg(test)]
 mod fixture;
 mod memory;
 
@@ -13,6 +17,8 @@ use futures_util::future::BoxFuture;
 use thiserror::Error;
 use xpush_protocol::{ChannelName, Cursor, Epoch, Namespace};
 
+#[cfg(feature = "embedded")]
+pub use self::embedded::Embedded;
 pub use self::memory::Memory;
 use crate::publication::{Draft, Publication};
 
