@@ -9,10 +9,10 @@
 mod admission;
 pub mod memory;
 mod patience;
-#[cfg(any(feature = "websocket", feature = "longpoll"))]
-mod refusal;
 #[cfg(feature = "quic")]
 pub mod quic;
+#[cfg(any(feature = "websocket", feature = "longpoll"))]
+mod refusal;
 #[cfg(feature = "tls")]
 pub mod tls;
 #[cfg(feature = "quic")]

@@ -40,7 +40,11 @@ macro_rules! contract {
 }
 
 mod memory;
+#[cfg(all(feature = "quic", feature = "dial"))]
+mod port;
 mod promises;
+#[cfg(all(feature = "quic", feature = "dial"))]
+mod quic;
 #[cfg(all(any(feature = "websocket", feature = "longpoll"), feature = "dial"))]
 #[path = "../server/mod.rs"]
 mod server;
