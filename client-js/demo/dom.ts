@@ -27,9 +27,9 @@ export function avatar(name: string, key: string): HTMLElement {
 
 /** `key` gives the colour, so that it stays when the name changes. */
 export function paint(element: HTMLElement, name: string, key: string): void {
-  let hash = 7;
-  for (let i = 0; i < key.length; i++) hash = (hash * 31 + key.charCodeAt(i)) % 360;
-  element.style.setProperty("--hue", String(hash));
-  const words = name.trim().split(/\s+/);
-  element.textContent = [...(words[0] ?? "")].slice(0, 1).concat([...(words[1] ?? "")].slice(0, 1)).join("");
+  let hash = 0;
+  for (let i = 0; i < key.length; i++) hash = (hash * 31 + key.charCodeAt(i)) >>> 0;
+  // The golden angle spreads neighbours over the circle.
+  element.style.setProperty("--hue", String(Math.round((hash * 137.508) % 360)));
+  element.textContent = (name.match(/[\p{L}\p{N}]+/gu) ?? ["?"]).slice(0, 2).map((word) => [...word][0]).join("");
 }
