@@ -7,6 +7,8 @@
 //! Invariant: this crate depends on nothing of ours but the wire contract (`xpush-protocol`).
 
 mod admission;
+#[cfg(feature = "longpoll")]
+pub mod longpoll;
 pub mod memory;
 mod patience;
 #[cfg(feature = "quic")]
@@ -19,6 +21,8 @@ pub mod tls;
 pub mod udp;
 #[cfg(feature = "websocket")]
 pub mod websocket;
+#[cfg(feature = "webtransport")]
+pub mod webtransport;
 
 pub use admission::{Admission, Permit, Refused};
 

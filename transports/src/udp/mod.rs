@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use driver::Driver;
+pub(crate) use driver::Wires;
 #[cfg(feature = "webtransport")]
 pub(crate) use tuning::raise_for_http;
 
@@ -81,7 +82,7 @@ pub fn bind(
     let (sessions, accepted) = mpsc::channel(BACKLOG);
     let driver = Driver::new(
         endpoint,
-        driver::Wires {
+        Wires {
             settings,
             admission,
             cancel: cancel.clone(),

@@ -39,6 +39,8 @@ macro_rules! contract {
     )+};
 }
 
+#[cfg(all(feature = "longpoll", feature = "dial"))]
+mod longpoll;
 mod memory;
 #[cfg(all(feature = "quic", feature = "dial"))]
 mod port;
@@ -50,6 +52,8 @@ mod quic;
 mod server;
 #[cfg(all(feature = "websocket", feature = "dial"))]
 mod websocket;
+#[cfg(all(feature = "webtransport", feature = "dial"))]
+mod webtransport;
 
 /// A test that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
