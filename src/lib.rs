@@ -11,7 +11,6 @@
 pub mod auth;
 pub mod broker;
 pub mod channel;
-#[cfg(feature = "cli")]
 pub mod client;
 #[cfg(feature = "server")]
 pub mod http;

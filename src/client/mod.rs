@@ -2,12 +2,10 @@
 //! commands. It is no SDK; it reconnects only as far as its caller does.
 
 mod sequence;
+#[cfg(feature = "cli")]
 mod wire;
 
-use std::{
-    collections::HashMap,
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::{collections::HashMap, time::Duration};
 
 use thiserror::Error;
 use tokio::{
@@ -18,12 +16,15 @@ use xpush_protocol::{ClientFrame, Codec, Connect, Connected, ErrorCode, ServerFr
 use xpush_transports::{Closed, Connection, Farewell, Lane, Outgoing, Reader, Writer};
 
 pub use sequence::Sequence;
-pub use wire::{DialError, Server, Via};
+#[cfg(feature = "cli")]
+pub use wire::{DialError, Server, Via, Visit};
 
 /// Commands that may wait to be written; a caller that is faster waits.
 const COMMANDS_CAPACITY: usize = 256;
 /// Events that may wait for the caller; a caller that is slower slows the connection down.
 const EVENTS_CAPACITY: usize = 256;
+/// Until the server has told its own.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// Frames in one write.
 const BATCH_LIMIT: usize = 256;
 
@@ -32,7 +33,8 @@ pub struct Client {
     commands: mpsc::Sender<Call>,
     events: mpsc::Receiver<ServerFrame>,
     driver: JoinHandle<Closed>,
-    next_id: AtomicU32,
+    next_id: u32,
+    ping_interval: Duration,
 }
 
 struct Call {
@@ -58,26 +60,35 @@ impl Client {
         let (commands, commands_in) = mpsc::channel(COMMANDS_CAPACITY);
         let (events_out, events) = mpsc::channel(EVENTS_CAPACITY);
         let driver = tokio::spawn(drive(connection, codec, commands_in, events_out));
-        Self { commands, events, driver, next_id: AtomicU32::new(1) }
+        Self { commands, events, driver, next_id: 1, ping_interval: PING_INTERVAL }
     }
 
     /// Says who this is. Further answers to it (`subscribed`) come as events.
     pub async fn connect(&mut self, connect: Connect) -> Result<Connected, ClientError> {
         match self.call(|id| ClientFrame::Connect(Connect { id, ..connect })).await? {
-            ServerFrame::Connected(connected) => Ok(connected),
+            ServerFrame::Connected(connected) => {
+                self.ping_interval = Duration::from_millis(connected.ping_interval.max(1).into());
+                Ok(connected)
+            }
             other => Err(ClientError::Unexpected(format!("{other:?}"))),
         }
     }
 
     /// Sends a command and waits for its answer.
-    pub async fn call(&mut self, command: impl FnOnce(u32) -> ClientFrame) -> Result<ServerFrame, ClientError> {
-        let frame = command(self.next_id.fetch_add(1, Ordering::Relaxed));
+    pub async fn call(
+        &mut self,
+        command: impl FnOnce(u32) -> ClientFrame,
+    ) -> Result<ServerFrame, ClientError> {
+        let frame = command(self.next_id);
+        self.next_id = self.next_id.wrapping_add(1).max(1);
         let (answer, answered) = oneshot::channel();
         if self.commands.send(Call { frame, answer }).await.is_err() {
             return Err(self.closed().await);
         }
         match answered.await {
-            Ok(ServerFrame::Error(error)) => Err(ClientError::Refused { code: error.code, message: error.message }),
+            Ok(ServerFrame::Error(error)) => {
+                Err(ClientError::Refused { code: error.code, message: error.message })
+            }
             Ok(frame) => Ok(frame),
             Err(_) => Err(self.closed().await),
         }
@@ -89,6 +100,12 @@ impl Client {
             Some(event) => Ok(event),
             None => Err(self.closed().await),
         }
+    }
+
+    /// How often the server wants to hear something.
+    #[must_use]
+    pub fn ping_interval(&self) -> Duration {
+        self.ping_interval
     }
 
     /// Says goodbye and waits until it was heard.

@@ -60,7 +60,8 @@ impl Session {
             ClientFrame::Refresh(command) => self.refresh(command).await.map_err(|refusal| (refusal, None)),
             ClientFrame::Ping(_) => Ok(ServerFrame::Pong(Pong { id })),
         };
-        let answer = done.unwrap_or_else(|(refusal, channel)| ServerFrame::Error(refusal.into_frame(Some(id), channel)));
+        let answer = done
+            .unwrap_or_else(|(refusal, channel)| ServerFrame::Error(refusal.into_frame(Some(id), channel)));
         self.outbox.push_answer(&answer);
         None
     }
@@ -71,7 +72,10 @@ impl Session {
         self.require(Permission::Publish, &channel)?;
         self.rate.take().map_err(|wait| Refusal {
             code: ErrorCode::RateLimited,
-            message: format!("a session may publish {} messages a second", self.node.limits.publishes_per_second),
+            message: format!(
+                "a session may publish {} messages a second",
+                self.node.limits.publishes_per_second
+            ),
             retry_after: Some(wait.as_millis().max(1) as u32),
         })?;
         let draft = Draft {
@@ -85,7 +89,9 @@ impl Session {
         let publishing = self.node.publish(&channel, draft).await?;
         Ok(async move {
             match publishing.await {
-                Ok((cursor, duplicate)) => (id != 0).then_some(ServerFrame::Published(Published { id, cursor, duplicate })),
+                Ok((cursor, duplicate)) => {
+                    (id != 0).then_some(ServerFrame::Published(Published { id, cursor, duplicate }))
+                }
                 Err(refusal) => Some(ServerFrame::Error(refusal.into_frame(Some(id), Some(channel)))),
             }
         }
@@ -101,7 +107,10 @@ impl Session {
         let Send { id, to, event, data, binary } = command;
         self.refuse_expired()?;
         if !self.rights.may_send(&to) {
-            return Err(Refusal::new(ErrorCode::PermissionDenied, "the token does not grant `send` to there"));
+            return Err(Refusal::new(
+                ErrorCode::PermissionDenied,
+                "the token does not grant `send` to there",
+            ));
         }
         let (data, binary) = payload(data, binary)?.into_fields();
         let (session, user) = (Some(self.id.clone()), self.user().cloned());
@@ -147,7 +156,10 @@ impl Session {
         *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(command.token);
         self.expired = false;
         let rights = self.rights.clone();
-        self.end_subscriptions(UnsubscribeReason::Revoked, |name| !rights.allows(Permission::Subscribe, name)).await;
+        self.end_subscriptions(UnsubscribeReason::Revoked, |name| {
+            !rights.allows(Permission::Subscribe, name)
+        })
+        .await;
         Ok(ServerFrame::Refreshed(Refreshed { id: command.id, expires_in: self.expires_in() }))
     }
 }

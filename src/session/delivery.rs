@@ -4,14 +4,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{debug, warn};
-use xpush_protocol::{ChannelName, Cursor, Gap, Lag, ServerFrame, SessionId, UnsubscribeReason, Unsubscribed, UserId};
+use xpush_protocol::{
+    ChannelName, Cursor, Gap, Lag, ServerFrame, SessionId, UnsubscribeReason, Unsubscribed, UserId,
+};
 use xpush_transports::{Lane, Outgoing, Peer, Writer};
 
-use super::{
-    Outbox, Session, now,
-    outbox::Behind,
-    subscription::missed,
-};
+use super::{Outbox, Session, now, outbox::Behind, subscription::missed};
 use crate::{
     auth::SessionState,
     log::{From, Query},
@@ -30,10 +28,15 @@ pub(super) async fn write_all(
 ) {
     let mut batch = Vec::new();
     loop {
-        if let Some(behind) = outbox.take_answers(&mut batch) {
-            catch_up(node, outbox, behind, &mut batch).await;
+        let mut taken = outbox.take(&mut batch, checkpoints.is_some());
+        if let Some(behind) = taken.behind {
+            let read = catch_up(node, outbox, behind, &mut batch).await;
+            // The state speaks of what is in the batch: of this channel, that is more than was queued.
+            for position in taken.positions.iter_mut().filter(|(name, _)| *name == read.0) {
+                position.1 = read.1;
+            }
         }
-        let positions = outbox.take(&mut batch, checkpoints.is_some());
+        node.metrics.delivered(taken.delivered);
         if batch.is_empty() {
             if let Some(farewell) = outbox.farewell() {
                 writer.close(farewell).await;
@@ -44,9 +47,8 @@ pub(super) async fn write_all(
             outbox.ready().await;
             continue;
         }
-        node.metrics.delivered(outbox.take_delivered());
-        if let (Some(checkpoints), Some(positions)) = (&checkpoints, positions) {
-            batch.push(checkpoints.at(node, positions));
+        if let Some(checkpoints) = &checkpoints {
+            batch.push(checkpoints.at(node, taken.positions));
         }
         if let Err(closed) = writer.write(&mut batch).await {
             debug!(%closed, "the wire broke while it was written to");
@@ -55,18 +57,32 @@ pub(super) async fn write_all(
     }
 }
 
-/// Reads one page from the log for a subscription that is behind.
-async fn catch_up(node: &Node, outbox: &Outbox, behind: Behind, batch: &mut Vec<Outgoing>) {
+/// Reads one page from the log for a subscription that is behind. Gives where it then stands.
+async fn catch_up(
+    node: &Node,
+    outbox: &Outbox,
+    behind: Behind,
+    batch: &mut Vec<Outgoing>,
+) -> (ChannelName, Cursor) {
     let Behind { key, channel, mut cursor, tell } = behind;
     let name = channel.name();
-    let page = match channel.log().read(name, Query { from: From::After(cursor.offset), ..CATCH_UP_PAGE }).await {
+    let page = match channel
+        .log()
+        .read(name, Query { from: From::After(cursor.offset), ..CATCH_UP_PAGE })
+        .await
+    {
         Ok(page) => page,
         Err(error) => {
             warn!(channel = %name, %error, "a subscription that is behind can't be read from the log, and ends");
             outbox.end(key);
             let reason = UnsubscribeReason::LogUnavailable;
-            push(outbox, batch, Lane::Control, &ServerFrame::Unsubscribed(Unsubscribed { id: None, channel: name.clone(), reason }));
-            return;
+            push(
+                outbox,
+                batch,
+                Lane::Control,
+                &ServerFrame::Unsubscribed(Unsubscribed { id: None, channel: name.clone(), reason }),
+            );
+            return (name.clone(), cursor);
         }
     };
     let extent = page.extent;
@@ -98,6 +114,7 @@ async fn catch_up(node: &Node, outbox: &Outbox, behind: Behind, batch: &mut Vec<
     } else {
         outbox.still_behind(key);
     }
+    (name.clone(), cursor)
 }
 
 /// What a subscription at this cursor can't have any more.
@@ -130,7 +147,13 @@ impl Checkpoints {
     fn at(&self, node: &Node, vector: Vec<(ChannelName, Cursor)>) -> Outgoing {
         let Self { session, user, token } = self;
         let token = token.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let state = SessionState { session: session.clone(), user: user.clone(), token, vector, issued: now() / 1000 };
+        let state = SessionState {
+            session: session.clone(),
+            user: user.clone(),
+            token,
+            vector,
+            issued: now() / 1000,
+        };
         Outgoing { bytes: node.seal_state(&state).into(), lane: Lane::Checkpoint }
     }
 }

@@ -94,7 +94,13 @@ fn identify(node: &Arc<Node>, peer: &Peer, codec: Codec, connect: &Connect) -> R
 impl Session {
     fn greet(&self, id: u32) {
         let node = &self.node;
-        let state = SessionState { session: self.id.clone(), user: self.user().cloned(), token: None, vector: vec![], issued: now() / 1000 };
+        let state = SessionState {
+            session: self.id.clone(),
+            user: self.user().cloned(),
+            token: None,
+            vector: vec![],
+            issued: now() / 1000,
+        };
         self.outbox.push_answer(&ServerFrame::Connected(Connected {
             id,
             session: self.id.clone(),

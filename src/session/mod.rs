@@ -23,16 +23,24 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info_span};
-use xpush_protocol::{ChannelName, CloseCode, Codec, Connect, ErrorCode, Expired, ServerFrame, SessionId, UnsubscribeReason, UserId};
-use xpush_transports::{CLOSE_DEADLINE, Closed, Connection, Farewell, Peer, Reader, Writer};
+use xpush_protocol::{
+    ChannelName, CloseCode, Codec, Connect, ErrorCode, Expired, ServerFrame, SessionId, UnsubscribeReason,
+    UserId,
+};
+use xpush_transports::{CLOSE_DEADLINE, Closed, Connection, Farewell, Peer, Reader, Transport, Writer};
 
+pub(crate) use command::now;
+#[cfg(feature = "server")]
+pub(crate) use command::payload;
 pub use outbox::{DeliveryKey, Outbox};
 pub use refusal::Refusal;
 pub use registry::{Departed, LINGER, Sessions};
-pub(crate) use command::{now, payload};
 pub(crate) use subscription::missed;
 
 use crate::{auth::Rights, node::Node};
@@ -42,6 +50,32 @@ use subscription::Subscription;
 
 /// Bad frames after which the connection is not worth keeping: somebody speaks another protocol.
 const BAD_FRAMES_LIMIT: u32 = 16;
+
+/// Serves every connection of a transport until it is shut down, and awaits the last of them.
+pub async fn serve_all<T: Transport>(node: Arc<Node>, mut transport: T, cancel: CancellationToken) {
+    let mut sessions = JoinSet::new();
+    loop {
+        tokio::select! {
+            connection = transport.accept() => match connection {
+                Some(connection) => {
+                    sessions.spawn(serve(Arc::clone(&node), connection, cancel.clone()));
+                }
+                None => break,
+            },
+            Some(ended) = sessions.join_next() => tell_panic(ended),
+        }
+    }
+    while let Some(ended) = sessions.join_next().await {
+        tell_panic(ended);
+    }
+}
+
+/// One session's panic is one session's end; but it is a bug of ours.
+fn tell_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a session panicked");
+    }
+}
 
 /// Serves one connection until it ends.
 pub async fn serve<C: Connection>(node: Arc<Node>, connection: C, cancel: CancellationToken) {
@@ -188,7 +222,10 @@ impl Session {
                 let refusal = Refusal::new(error.code, error.message);
                 self.outbox.push_answer(&ServerFrame::Error(refusal.into_frame(error.id, None)));
                 (self.bad_frames >= BAD_FRAMES_LIMIT).then(|| {
-                    Farewell::new(CloseCode::ProtocolError, format!("{BAD_FRAMES_LIMIT} frames could not be read"))
+                    Farewell::new(
+                        CloseCode::ProtocolError,
+                        format!("{BAD_FRAMES_LIMIT} frames could not be read"),
+                    )
                 })
             }
         }
@@ -208,7 +245,10 @@ impl Session {
 
     fn refuse_expired(&self) -> Result<(), Refusal> {
         if self.expired {
-            return Err(Refusal::new(ErrorCode::TokenExpired, "the token expired; send `refresh` with a new one"));
+            return Err(Refusal::new(
+                ErrorCode::TokenExpired,
+                "the token expired; send `refresh` with a new one",
+            ));
         }
         Ok(())
     }

@@ -69,6 +69,14 @@ struct Delivery {
     was_live: bool,
 }
 
+/// What was taken out of an outbox.
+pub(super) struct Taken {
+    pub(super) behind: Option<Behind>,
+    pub(super) positions: Vec<(ChannelName, Cursor)>,
+    /// Publications queued since the last time, for the metrics.
+    pub(super) delivered: u64,
+}
+
 /// A subscription that has to be read from the log.
 pub(super) struct Behind {
     pub(super) key: DeliveryKey,
@@ -81,7 +89,13 @@ pub(super) struct Behind {
 impl Outbox {
     #[must_use]
     pub fn new(codec: Codec) -> Self {
-        Self { codec, queue: Mutex::default(), ready: Notify::new(), room: Notify::new(), closing: Notify::new() }
+        Self {
+            codec,
+            queue: Mutex::default(),
+            ready: Notify::new(),
+            room: Notify::new(),
+            closing: Notify::new(),
+        }
     }
 
     #[must_use]
@@ -142,7 +156,9 @@ impl Outbox {
             return;
         }
         let bytes = frame.bytes(self.codec);
-        if queue.live.len() >= LIVE_CAPACITY || queue.live_bytes + bytes.len() > LIVE_BYTES && !queue.live.is_empty() {
+        if queue.live.len() >= LIVE_CAPACITY
+            || queue.live_bytes + bytes.len() > LIVE_BYTES && !queue.live.is_empty()
+        {
             delivery.live = false;
             queue.behind.push_back(key);
         } else {
@@ -160,7 +176,13 @@ impl Outbox {
     }
 
     /// Begins a subscription behind `cursor`, with its answer before everything that it delivers.
-    pub(super) fn begin(&self, key: DeliveryKey, channel: Arc<Channel>, cursor: Cursor, answer: &ServerFrame) {
+    pub(super) fn begin(
+        &self,
+        key: DeliveryKey,
+        channel: Arc<Channel>,
+        cursor: Cursor,
+        answer: &ServerFrame,
+    ) {
         let answer = self.codec.encode(answer);
         let mut queue = self.queue();
         queue.answers.push_back(answer);
@@ -199,21 +221,23 @@ impl Outbox {
         }
     }
 
-    /// Moves the answers into `batch`, and gives the next subscription that has to be read from the log. Its own
-    /// answer is among those, or was before.
-    pub(super) fn take_answers(&self, batch: &mut Vec<Outgoing>) -> Option<Behind> {
+    /// Moves all that waits into `batch`, and gives the next subscription that has to be read from the log: what it
+    /// reads comes behind the batch. With `positions`, it gives where every subscription stands once the batch is
+    /// written: under the same lock, or the two could differ.
+    pub(super) fn take(&self, batch: &mut Vec<Outgoing>, positions: bool) -> Taken {
         let mut queue = self.queue();
         let queue = &mut *queue;
-        self.take_control(queue, batch);
-        while let Some(key) = queue.behind.pop_front() {
-            if let Some(delivery) = queue.deliveries.get_mut(key.0).and_then(Option::as_mut) {
-                let tell = delivery.was_live && !delivery.lag_told;
-                delivery.lag_told |= tell;
-                let (channel, cursor) = (Arc::clone(&delivery.channel), delivery.cursor);
-                return Some(Behind { key, channel, cursor, tell });
-            }
+        let control = |bytes| Outgoing { bytes, lane: Lane::Control };
+        if !queue.answers.is_empty() {
+            batch.extend(queue.answers.drain(..).map(control));
+            self.room.notify_one();
         }
-        None
+        batch.extend(queue.events.drain(..).map(control));
+        batch.extend(queue.messages.drain(..).map(|message| control(message.bytes(self.codec))));
+        batch.extend(queue.live.drain(..));
+        queue.live_bytes = 0;
+        let positions = if positions { queue.positions() } else { Vec::new() };
+        Taken { behind: queue.next_behind(), positions, delivered: std::mem::take(&mut queue.delivered) }
     }
 
     /// Notes how far a subscription was read from the log.
@@ -235,30 +259,6 @@ impl Outbox {
         let mut queue = self.queue();
         let delivery = queue.deliveries.get_mut(key.0).and_then(Option::as_mut);
         delivery.is_some_and(|delivery| std::mem::take(&mut delivery.lag_told))
-    }
-
-    /// Moves all that waits into `batch`. With `positions`, gives where every subscription stands once the batch
-    /// is written: under the same lock, or the two could differ.
-    pub(super) fn take(&self, batch: &mut Vec<Outgoing>, positions: bool) -> Option<Vec<(ChannelName, Cursor)>> {
-        let mut queue = self.queue();
-        let queue = &mut *queue;
-        self.take_control(queue, batch);
-        batch.extend(queue.live.drain(..));
-        queue.live_bytes = 0;
-        positions.then(|| {
-            let deliveries = queue.deliveries.iter().filter_map(|(_, delivery)| delivery.as_ref());
-            deliveries.map(|delivery| (delivery.channel.name().clone(), delivery.cursor)).collect()
-        })
-    }
-
-    fn take_control(&self, queue: &mut Queue, batch: &mut Vec<Outgoing>) {
-        let control = |bytes| Outgoing { bytes, lane: Lane::Control };
-        if !queue.answers.is_empty() {
-            batch.extend(queue.answers.drain(..).map(control));
-            self.room.notify_one();
-        }
-        batch.extend(queue.events.drain(..).map(control));
-        batch.extend(queue.messages.drain(..).map(|message| control(message.bytes(self.codec))));
     }
 
     /// Waits until there is something to take. Cancel safe.
@@ -284,12 +284,26 @@ impl Outbox {
         self.queue().farewell.clone()
     }
 
-    /// Publications queued since the last call.
-    pub(super) fn take_delivered(&self) -> u64 {
-        std::mem::take(&mut self.queue().delivered)
-    }
-
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn positions(&self) -> Vec<(ChannelName, Cursor)> {
+        let deliveries = self.deliveries.iter().filter_map(|(_, delivery)| delivery.as_ref());
+        deliveries.map(|delivery| (delivery.channel.name().clone(), delivery.cursor)).collect()
+    }
+
+    fn next_behind(&mut self) -> Option<Behind> {
+        while let Some(key) = self.behind.pop_front() {
+            if let Some(delivery) = self.deliveries.get_mut(key.0).and_then(Option::as_mut) {
+                let tell = delivery.was_live && !delivery.lag_told;
+                delivery.lag_told |= tell;
+                let (channel, cursor) = (Arc::clone(&delivery.channel), delivery.cursor);
+                return Some(Behind { key, channel, cursor, tell });
+            }
+        }
+        None
     }
 }

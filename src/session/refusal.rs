@@ -2,7 +2,10 @@
 
 use xpush_protocol::{ChannelName, Error, ErrorCode};
 
-use crate::{auth::{ApiKeyError, StateError, TokenError}, log::LogError};
+use crate::{
+    auth::{ApiKeyError, StateError, TokenError},
+    log::LogError,
+};
 
 /// Why a command is refused. The session goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]

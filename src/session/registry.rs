@@ -28,6 +28,8 @@ struct Tables {
     present: HashMap<SessionId, Present>,
     absent: HashMap<SessionId, Absent>,
     by_user: HashMap<UserId, HashSet<SessionId>>,
+    /// What connections that were taken over held: the newer one has until then to take its places up.
+    replaced: Vec<(Instant, Departed)>,
 }
 
 struct Present {
@@ -63,7 +65,13 @@ pub(super) struct Remains<'a> {
 
 impl Sessions {
     /// A connection takes the session over: an older one of it is told so, and what waited for it is handed on.
-    pub(super) fn attach(&self, session: &SessionId, user: Option<&UserId>, connection: u64, outbox: &Arc<Outbox>) {
+    pub(super) fn attach(
+        &self,
+        session: &SessionId,
+        user: Option<&UserId>,
+        connection: u64,
+        outbox: &Arc<Outbox>,
+    ) {
         let mut tables = self.tables();
         if let Some(user) = user {
             tables.by_user.entry(user.clone()).or_default().insert(session.clone());
@@ -74,7 +82,9 @@ impl Sessions {
         let present = Present { connection, outbox: Arc::clone(outbox) };
         if let Some(older) = tables.present.insert(session.clone(), present) {
             hand_on(&older.outbox.take_messages(), outbox);
-            older.outbox.close(Farewell::new(CloseCode::Replaced, "another connection took the session over"));
+            older
+                .outbox
+                .close(Farewell::new(CloseCode::Replaced, "another connection took the session over"));
         }
     }
 
@@ -89,7 +99,9 @@ impl Sessions {
                 if let Some(newer) = newer {
                     hand_on(&messages, &newer.outbox);
                 }
-                return Some(Departed { session: session.clone(), connection, channels });
+                let departed = Departed { session: session.clone(), connection, channels };
+                tables.replaced.push((Instant::now() + LINGER, departed));
+                return None;
             }
         }
         tables.present.remove(session);
@@ -107,14 +119,20 @@ impl Sessions {
     /// The sessions that were waited for in vain.
     pub fn take_departed(&self, now: Instant) -> Vec<Departed> {
         let mut tables = self.tables();
-        let over: Vec<_> = tables.absent.iter().filter(|(_, a)| a.until <= now).map(|(id, _)| id.clone()).collect();
-        over.into_iter()
+        let over: Vec<_> =
+            tables.absent.iter().filter(|(_, a)| a.until <= now).map(|(id, _)| id.clone()).collect();
+        let (replaced, waiting) = std::mem::take(&mut tables.replaced).into_iter().partition(|(until, _)| *until <= now);
+        tables.replaced = waiting;
+        let replaced: Vec<(Instant, Departed)> = replaced;
+        let absent: Vec<_> = over
+            .into_iter()
             .filter_map(|session| {
                 let absent = tables.absent.remove(&session)?;
                 tables.forget_user(absent.user.as_ref(), &session);
                 Some(Departed { session, connection: absent.connection, channels: absent.channels })
             })
-            .collect()
+            .collect();
+        replaced.into_iter().map(|(_, departed)| departed).chain(absent).collect()
     }
 
     /// Hands a private message to whom it is for. Gives how many sessions took it.

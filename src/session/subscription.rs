@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use xpush_protocol::{
-    ChannelName, Cursor, ErrorCode, Gap, Join, Member, ServerFrame, Subscribed, Unsubscribed, UnsubscribeReason,
+    ChannelName, Cursor, ErrorCode, Gap, Join, Member, ServerFrame, Subscribed, UnsubscribeReason,
+    Unsubscribed,
 };
 
 use super::{DeliveryKey, Outbox, Refusal, Session};
@@ -69,9 +70,9 @@ impl Session {
 
         // In the fan-out before the log is read: a publication could fall between.
         let delivery = self.outbox.reserve();
-        let (channel, subscriber) = node.channels.enter(name, policy, node.log(policy), |channel| {
-            channel.add(&self.outbox, delivery, presence)
-        });
+        let (channel, subscriber) = node
+            .channels
+            .enter(name, policy, node.log(policy), |channel| channel.add(&self.outbox, delivery, presence));
         let subscription = Subscription { channel: Arc::clone(&channel), subscriber, delivery };
         let start = match start(&channel, cursor, last).await {
             Ok(start) => start,
@@ -130,7 +131,11 @@ impl Session {
                 subscription.end(&self.node, &self.outbox);
                 self.node.leave(&name, &self.id, self.connection).await;
                 self.outbox.room().await;
-                self.outbox.push_answer(&ServerFrame::Unsubscribed(Unsubscribed { id: None, channel: name, reason }));
+                self.outbox.push_answer(&ServerFrame::Unsubscribed(Unsubscribed {
+                    id: None,
+                    channel: name,
+                    reason,
+                }));
             }
         }
     }
