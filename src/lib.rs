@@ -12,6 +12,7 @@ pub mod auth;
 pub mod broker;
 pub mod channel;
 pub mod client;
+pub mod config;
 #[cfg(feature = "server")]
 pub mod http;
 pub mod log;

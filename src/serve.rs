@@ -2,10 +2,10 @@
 
 mod document;
 
-use std::{collections::HashMap, future::pending, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::HashMap, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use axum::{Router, extract::Request, routing::any};
+use axum::{Extension, Router, extract::Request, routing::any};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
@@ -26,11 +26,7 @@ use xpush::{
     presence,
     session::serve_all,
 };
-use xpush_transports::{
-    Admission, CLOSE_DEADLINE, longpoll, tls,
-    tls::Certificates,
-    udp, websocket,
-};
+use xpush_transports::{Admission, CLOSE_DEADLINE, longpoll, tls, tls::Certificates, udp, websocket};
 
 use crate::cli::{self, ServeArgs};
 use document::Document;
@@ -42,7 +38,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 
 /// Runs a server until it is told to stop.
-pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let config = cli::config::of_server(&args)?;
     start_log(&config)?;
     let access = config.access()?;
@@ -118,7 +114,8 @@ impl Running {
         sessions.tasks.spawn(serve_all(Arc::clone(&node), websockets, cancel.clone()));
         sessions.tasks.spawn(serve_all(Arc::clone(&node), polls, cancel));
 
-        let document = Document::new(config, &node.name, http_address, tls_address, Arc::clone(&certificates));
+        let document =
+            Document::new(config, &node.name, http_address, tls_address, Arc::clone(&certificates));
         let banner = document.banner(config, &node);
         let api = Api {
             node: Arc::clone(&node),
@@ -170,24 +167,13 @@ async fn drained(node: &Node) {
 
 /// The wires that live on an HTTP server.
 fn wires(upgrader: websocket::Upgrader, poller: longpoll::Poller) -> Router {
-    let connect = move |request: Request| {
-        let answer = peer(&request).map(|peer| upgrader.upgrade(peer, request));
-        async move { answer }
+    let connect = move |Extension(PeerAddress(peer)): Extension<PeerAddress>, request: Request| async move {
+        upgrader.upgrade(peer, request)
     };
-    let poll = move |request: Request| {
-        let poller = poller.clone();
-        async move {
-            match peer(&request) {
-                Some(peer) => Some(poller.poll(peer, request).await),
-                None => pending().await,
-            }
-        }
+    let poll = move |Extension(PeerAddress(peer)): Extension<PeerAddress>, request: Request| async move {
+        poller.poll(peer, request).await
     };
     Router::new().route("/v1/connect", any(connect)).route("/v1/poll", any(poll))
-}
-
-fn peer(request: &Request) -> Option<std::net::SocketAddr> {
-    request.extensions().get().map(|PeerAddress(peer)| *peer)
 }
 
 fn certificates(config: &Config) -> anyhow::Result<Arc<Certificates>> {
@@ -205,8 +191,8 @@ fn node(config: &Config, access: Access) -> anyhow::Result<(Arc<Node>, Arc<Embed
     let node = Node::new(Parts {
         name: config.node.name.clone(),
         limits: Limits {
-            frame: limits.frame.bytes(),
-            data: limits.data.bytes(),
+            frame: size(limits.frame),
+            data: size(limits.data),
             in_flight: limits.in_flight as usize,
             subscriptions: limits.subscriptions as usize,
             publishes_per_second: limits.publishes_per_second,
@@ -222,6 +208,10 @@ fn node(config: &Config, access: Access) -> anyhow::Result<(Arc<Node>, Arc<Embed
         channels,
     });
     Ok((node, store))
+}
+
+fn size(size: xpush::config::Size) -> usize {
+    usize::try_from(size.0).unwrap_or(usize::MAX)
 }
 
 fn kept_in_memory(namespaces: &Namespaces) -> KeepByNamespace {

@@ -12,7 +12,7 @@ use super::{ConfigFlags, ServeArgs};
 Examples:
   xpush config check --config xpush.toml     is it valid? (exit status 0 or 1)
   xpush config show                          what is in effect, without secrets")]
-pub struct ConfigArgs {
+pub(crate) struct ConfigArgs {
     #[command(subcommand)]
     what: What,
 }
@@ -25,7 +25,7 @@ enum What {
     Show(ConfigFlags),
 }
 
-pub fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     match &args.what {
         What::Check(flags) => {
             load(flags, vec![])?;
@@ -37,7 +37,7 @@ pub fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// File, environment, flags.
-pub fn load(flags: &ConfigFlags, mut set: Vec<(String, String)>) -> anyhow::Result<Config> {
+pub(crate) fn load(flags: &ConfigFlags, mut set: Vec<(String, String)>) -> anyhow::Result<Config> {
     for pair in &flags.set {
         let (key, value) = pair
             .split_once('=')
@@ -54,7 +54,7 @@ pub fn load(flags: &ConfigFlags, mut set: Vec<(String, String)>) -> anyhow::Resu
 }
 
 /// The configuration of `xpush serve`, whose flags have names of their own.
-pub fn of_server(args: &ServeArgs) -> anyhow::Result<Config> {
+pub(crate) fn of_server(args: &ServeArgs) -> anyhow::Result<Config> {
     let mut set = Vec::new();
     if let Some(address) = args.http {
         set.push(("listen.http".into(), address.to_string()));

@@ -18,7 +18,7 @@ Examples:
   xpush token --user ann                                   everything, for an hour
   xpush token --user ann --channel 'room:*=subscribe,publish,history,presence'
   xpush token --user ann --channel 'user:{user}=subscribe' --expires-in 300")]
-pub struct TokenArgs {
+pub(crate) struct TokenArgs {
     /// Whose token it is
     #[arg(long)]
     user: UserId,
@@ -32,7 +32,7 @@ pub struct TokenArgs {
     config: ConfigFlags,
 }
 
-pub fn run(args: &TokenArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &TokenArgs) -> anyhow::Result<ExitCode> {
     let mut channels = serde_json::Map::new();
     for grant in &args.channels {
         let (pattern, permissions) = grant.split_once('=').with_context(|| {

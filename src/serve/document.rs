@@ -40,7 +40,10 @@ impl Document {
         let at = |address: SocketAddr| authority(host, address);
         let tcp = at(web);
         // A client reaches a forwarded port by its own number; UDP and TLS have the one they are bound to.
-        let of = |kind, public: &Option<String>, url: String| Endpoint { kind, url: public.clone().unwrap_or(url) };
+        let of = |kind, public: &Option<String>, url: String| Endpoint {
+            kind,
+            url: public.clone().unwrap_or(url),
+        };
         let public = &self.public;
         let udp = at(self.tls);
         let transports = vec![
@@ -83,14 +86,19 @@ fn authority(host: &str, address: SocketAddr) -> String {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    let valid = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte));
+    let valid = !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte));
     // `localhost` is ::1 first for a browser; whoever is bound to one address of the two is called by that one.
     let bound_to_one = !address.ip().is_unspecified() && (!valid || name.eq_ignore_ascii_case("localhost"));
     if bound_to_one {
         return address.to_string();
     }
     if !valid {
-        let any = if address.is_ipv4() { IpAddr::from([127, 0, 0, 1]) } else { IpAddr::from(std::net::Ipv6Addr::LOCALHOST) };
+        let any = if address.is_ipv4() {
+            IpAddr::from([127, 0, 0, 1])
+        } else {
+            IpAddr::from(std::net::Ipv6Addr::LOCALHOST)
+        };
         return SocketAddr::new(any, address.port()).to_string();
     }
     format!("{name}:{}", address.port())
