@@ -60,7 +60,7 @@ pub(super) struct Keeper {
 pub(super) fn open(id: u64, connection: quinn::Connection, sessions: Arc<Sessions>) -> (Session, Keeper) {
     let (to_control, control) = mpsc::channel(CONTROL_STREAMS);
     let (to_datagrams, datagrams) = mpsc::channel(DATAGRAMS);
-    sessions.register(id, Inlet { control: to_control, datagrams: to_datagrams });
+    sessions.register(id, Inlet { control: Some(to_control), datagrams: to_datagrams });
     let (say, farewell) = mpsc::channel(FAREWELLS);
     let (end, ended) = watch::channel(None);
     let session = Session {
