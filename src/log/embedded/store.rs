@@ -93,19 +93,15 @@ impl Store {
     /// Opens the database, and says so if a crash cut off a commit in the middle.
     pub(super) fn open(directory: &Directory) -> Result<Self, LogError> {
         let path = directory.database();
-        let written = journal::Written::measure(&path).map_err(|error| open_failed(&path, &error.into()))?;
+        let cut = journal::mend(&path)?;
         let store =
             Self::open_database(&path, directory.epoch).map_err(|error| open_failed(&path, &error))?;
-        match written.cut_off() {
-            Ok(0) => {}
-            Ok(bytes) => warn!(
+        if cut > 0 {
+            warn!(
                 path = %path.display(),
-                bytes,
+                bytes = cut,
                 "the last write before a crash was not complete and is cut off; nothing of it was acknowledged"
-            ),
-            Err(error) => {
-                warn!(path = %path.display(), %error, "whether the last write was complete can't be told");
-            }
+            );
         }
         Ok(store)
     }

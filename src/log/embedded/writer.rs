@@ -232,8 +232,8 @@ impl Writer {
         let shared = self.shared.clone();
         let store = shared.store.read().unwrap_or_else(PoisonError::into_inner);
         let Some(store) = store.as_ref() else { return };
-        // No sync: a crash may bring back what was trimmed, and then it is trimmed again.
-        let mut batch = store.db.batch().durability(Some(PersistMode::Buffer));
+        // Synced like any other, so that only the last commit of a journal can be torn (see `journal`).
+        let mut batch = store.db.batch().durability(Some(PersistMode::SyncData));
         match self.retention.step(store, &mut batch) {
             Ok(extents) => {
                 if extents.is_empty() {
