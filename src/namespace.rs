@@ -37,6 +37,14 @@ pub enum Retention {
     Durable { keep: Keep },
 }
 
+impl Retention {
+    /// Who is not there misses it, and a hole is not filled.
+    #[must_use]
+    pub fn is_ephemeral(self) -> bool {
+        self == Self::None
+    }
+}
+
 /// The namespaces that there are. A channel of another one can't be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Namespaces(HashMap<Namespace, Policy>);

@@ -165,7 +165,7 @@ export type Limits = {
  */
 frame: number, 
 /**
- * Publishes that may wait for their answer at once; more are refused with `busy`.
+ * Commands that may wait for their answer at once; the server reads no further until one is answered.
  */
 in_flight: number, 
 /**
@@ -185,6 +185,11 @@ top: number,
  * What can't be had any more between the cursor that was asked for and `cursor`.
  */
 gap?: Gap, 
+/**
+ * The namespace keeps nothing (retention `none`): a publication may be lost or overtaken on the way, and a hole
+ * in the offsets is not waited for.
+ */
+ephemeral?: boolean, 
 /**
  * Sessions in the channel, this one included. Absent: the namespace has no presence, or the token does not
  * grant it.
@@ -330,7 +335,8 @@ export type Occupancy = { channel: string, occupancy: number, };
 
 /**
  * The publications `from` to `to` (both included) of `epoch` can't be had any more. What follows begins at
- * `to + 1`. If `epoch` is not the one of the client's cursor, what was behind that cursor in the old epoch is
+ * `to + 1`. On a wire of several streams it may overtake publications before `from`: it counts once they are there.
+ * If `epoch` is not the one of the client's cursor, what was behind that cursor in the old epoch is
  * lost as well, and `to` may be 0: nothing of the new epoch is.
  */
 export type Gap = { channel: string, epoch: Epoch, from: number, to: number, };
@@ -360,7 +366,8 @@ close_in: number, };
 export type Expired = Record<symbol, never>;
 
 /**
- * The last frame of a connection that the server ends. The wire's own close carries the same code and reason.
+ * The last frame of a connection that the server ends, on a wire that has no close of its own (long-polling). The
+ * others carry the same code and reason in their own way.
  */
 export type Close = { code: number, reason: string, 
 /**

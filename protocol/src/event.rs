@@ -65,7 +65,7 @@ pub struct Connected {
 pub struct Limits {
     /// The largest frame, in bytes.
     pub frame: u32,
-    /// Publishes that may wait for their answer at once; more are refused with `busy`.
+    /// Commands that may wait for their answer at once; the server reads no further until one is answered.
     pub in_flight: u32,
     /// Channels that a session may be subscribed to.
     pub subscriptions: u32,
@@ -84,6 +84,11 @@ pub struct Subscribed {
     /// What can't be had any more between the cursor that was asked for and `cursor`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap: Option<Gap>,
+    /// The namespace keeps nothing (retention `none`): a publication may be lost or overtaken on the way, and a hole
+    /// in the offsets is not waited for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<bool>"))]
+    pub ephemeral: bool,
     /// Sessions in the channel, this one included. Absent: the namespace has no presence, or the token does not
     /// grant it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -274,7 +279,8 @@ pub struct Occupancy {
 }
 
 /// The publications `from` to `to` (both included) of `epoch` can't be had any more. What follows begins at
-/// `to + 1`. If `epoch` is not the one of the client's cursor, what was behind that cursor in the old epoch is
+/// `to + 1`. On a wire of several streams it may overtake publications before `from`: it counts once they are there.
+/// If `epoch` is not the one of the client's cursor, what was behind that cursor in the old epoch is
 /// lost as well, and `to` may be 0: nothing of the new epoch is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
@@ -312,7 +318,8 @@ pub struct Draining {
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct Expired {}
 
-/// The last frame of a connection that the server ends. The wire's own close carries the same code and reason.
+/// The last frame of a connection that the server ends, on a wire that has no close of its own (long-polling). The
+/// others carry the same code and reason in their own way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 pub struct Close {

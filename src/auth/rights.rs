@@ -2,6 +2,7 @@
 //! nobody looks at a token again.
 
 use std::{
+    fmt,
     collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -117,6 +118,18 @@ impl Rights {
 
     fn grants_for(&self, permission: Permission, name: &str) -> bool {
         self.grants.iter().any(|grant| grant.permissions.contain(permission) && grant.pattern.matches(name))
+    }
+}
+
+impl fmt::Display for Permission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Subscribe => "subscribe",
+            Self::Publish => "publish",
+            Self::History => "history",
+            Self::Presence => "presence",
+            Self::Send => "send",
+        })
     }
 }
 

@@ -3,12 +3,23 @@
 //! Invariant: nothing here but the backends' own rooms names a store. What every backend promises is written at
 //! `Log`, and `contract` (tests) holds all of them to it.
 
+#[cfg(test)]
+mod contract;
+#[cfg(feature = "embedded")]
+mod embedded;
+#[cfg(test)]
+mod fixture;
+mod memory;
+
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 use xpush_protocol::{ChannelName, Cursor, Epoch, Namespace};
 
+#[cfg(feature = "embedded")]
+pub use self::embedded::Embedded;
+pub use self::memory::Memory;
 use crate::publication::{Draft, Publication};
 
 /// Keeps the publications of channels, in order.
@@ -72,6 +83,23 @@ pub struct Query {
     pub limit: usize,
     /// Bytes of payload at most; the first publication is given however large it is.
     pub bytes: usize,
+}
+
+impl Query {
+    /// As many of these as the page holds.
+    fn page(&self, publications: impl Iterator<Item = Arc<Publication>>) -> Vec<Arc<Publication>> {
+        let mut room = self.bytes;
+        let mut page = Vec::new();
+        for publication in publications.take(self.limit) {
+            let len = publication.payload.len();
+            if len > room && !page.is_empty() {
+                break;
+            }
+            room = room.saturating_sub(len);
+            page.push(publication);
+        }
+        page
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,6 +7,22 @@
 //! Invariant: this crate depends on nothing of ours but the wire contract (`xpush-protocol`).
 
 mod admission;
+#[cfg(feature = "longpoll")]
+pub mod longpoll;
+pub mod memory;
+mod patience;
+#[cfg(feature = "quic")]
+pub mod quic;
+#[cfg(any(feature = "websocket", feature = "longpoll"))]
+mod refusal;
+#[cfg(feature = "tls")]
+pub mod tls;
+#[cfg(feature = "quic")]
+pub mod udp;
+#[cfg(feature = "websocket")]
+pub mod websocket;
+#[cfg(feature = "webtransport")]
+pub mod webtransport;
 
 pub use admission::{Admission, Permit, Refused};
 

@@ -1,0 +1,12 @@
+import type * as wire from "../wire.js";
+import { XpushError } from "./xpush-error.js";
+/** The server refused a command. The session goes on. */
+export declare class CommandError extends XpushError {
+    readonly code: wire.ErrorCode;
+    /** The same command may succeed later. */
+    readonly retry: boolean;
+    /** Milliseconds to wait first. */
+    readonly retryAfter: number | undefined;
+    readonly channel: string | undefined;
+    constructor(error: wire.Error);
+}

@@ -1,0 +1,51 @@
+import type { Publication } from "./message.js";
+import type * as wire from "./wire.js";
+import type { Lane } from "./wires/wire.js";
+/** Publications held while one before them is missing. Full: they are asked for again, from the log. */
+export declare const HOLD_CAPACITY = 1024;
+/** What comes out of a sequence. */
+export interface SequenceEvents {
+    /** The next publication, each once and in order. */
+    publication(publication: Publication): void;
+    /** These can't be had any more. */
+    lost(gap: wire.Gap): void;
+    /** Too much is held: subscribe again with the cursor. */
+    overflow(): void;
+}
+/**
+ * One channel's order, whatever the wire: several streams overtake each other, a resumed subscription repeats
+ * what is known, a datagram gets lost. Old ones are dropped, what is ahead is held until the hole is filled.
+ */
+export declare class Sequence {
+    private readonly channel;
+    private readonly events;
+    private epoch;
+    private next;
+    /** Between a (re)subscription and its answer, where it begins is not known yet. */
+    private waiting;
+    /** A datagram came: this channel keeps nothing, and the latest wins. */
+    private ephemeral;
+    private readonly held;
+    private gaps;
+    constructor(channel: string, events: SequenceEvents);
+    /** The place behind the last publication that was handed on. */
+    get cursor(): wire.Cursor | undefined;
+    /** Whether something is held for what is missing before it. */
+    get holding(): boolean;
+    /** A subscription is asked for; what comes before its answer is held. */
+    suspend(): void;
+    /** Forgets the place: the next subscription begins anew. */
+    reset(): void;
+    /** The subscription's answer: it is live from `cursor` on. */
+    start(cursor: wire.Cursor, gap: wire.Gap | undefined): void;
+    /** A publication came. */
+    take(publication: Publication, lane: Lane): void;
+    /** The server says what is lost. On a wire of several streams it may be early: what is before it still comes. */
+    gap(gap: wire.Gap, lane: Lane): void;
+    private hold;
+    private deliver;
+    private lose;
+    private skip;
+    /** Hands on what is next in line, and passes over what is lost. A listener may change everything meanwhile. */
+    private drain;
+}

@@ -1,0 +1,24 @@
+import type { Encoded } from "../codec/codec.js";
+import type { Wire, WireEvents } from "./wire.js";
+/** One lasting connection behind many requests: a poll that hangs, and a second request for what is said meanwhile. */
+export declare class LongPollWire implements Wire {
+    private readonly url;
+    private events;
+    private state;
+    private outbox;
+    private polling;
+    private sending;
+    private readonly requests;
+    constructor(url: string, events: WireEvents);
+    send(frame: Encoded): void;
+    sendLossy(frame: Encoded): void;
+    close(): void;
+    private flush;
+    /** Polls until the session ends. The answer's state goes with the next poll, which confirms the answer. */
+    private poll;
+    /** Commands beside a hanging poll, one request at a time so that they keep their order. */
+    private handOver;
+    private post;
+    private deliver;
+    private end;
+}

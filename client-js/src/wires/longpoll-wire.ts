@@ -1,0 +1,131 @@
+import type { Encoded } from "../codec/codec.js";
+import { defer } from "../defer.js";
+import { fromJson } from "../codec/json-codec.js";
+import { request, type HttpAnswer, type HttpRequest } from "../http.js";
+import type * as wire from "../wire.js";
+import type { Wire, WireEvents } from "./wire.js";
+
+/** Seconds a poll hangs where there is nothing to say: the server's most. */
+const WAIT = 25;
+
+/** Milliseconds beyond `WAIT` after which an answer will not come any more. */
+const GRACE = 10_000;
+
+/** A failed request is sent again this often, with the same body: a second failure means that the server is gone. */
+const RETRIES = 1;
+
+const RETRY_DELAY = 250;
+
+/** One lasting connection behind many requests: a poll that hangs, and a second request for what is said meanwhile. */
+export class LongPollWire implements Wire {
+  private events: WireEvents | undefined;
+  private state: string | undefined;
+  private outbox: string[] = [];
+  private polling = false;
+  private sending = false;
+  private readonly requests = new Set<HttpRequest>();
+
+  constructor(
+    private readonly url: string,
+    events: WireEvents,
+  ) {
+    this.events = events;
+    // There is nothing to open; the first request carries the first frame.
+    defer(() => this.events?.open());
+  }
+
+  send(frame: Encoded): void {
+    // This wire is JSON.
+    if (this.outbox.push(frame as string) === 1) defer(() => this.flush());
+  }
+
+  sendLossy(frame: Encoded): void {
+    this.send(frame);
+  }
+
+  close(): void {
+    this.events = undefined;
+    for (const request of this.requests) request.cancel();
+  }
+
+  private flush(): void {
+    if (!this.events || this.outbox.length === 0) return;
+    if (!this.polling) void this.poll();
+    else if (this.state !== undefined && !this.sending) void this.handOver();
+  }
+
+  /** Polls until the session ends. The answer's state goes with the next poll, which confirms the answer. */
+  private async poll(): Promise<void> {
+    this.polling = true;
+    while (this.events) {
+      // While a hand-over is under way, what was said after it must not overtake it.
+      const frames = this.sending ? [] : this.outbox.splice(0);
+      const answer = await this.post(body(this.state, frames, `"wait":${WAIT}`), WAIT * 1000 + GRACE);
+      if (!answer) return;
+      this.state = answer.state;
+      this.deliver(answer);
+      if (answer.state === undefined) return this.end("the server ended the session");
+    }
+  }
+
+  /** Commands beside a hanging poll, one request at a time so that they keep their order. */
+  private async handOver(): Promise<void> {
+    this.sending = true;
+    while (this.events && this.state !== undefined && this.outbox.length > 0) {
+      const answer = await this.post(body(this.state, this.outbox.splice(0), `"send":true`), GRACE);
+      if (!answer) return;
+      this.deliver(answer);
+    }
+    this.sending = false;
+  }
+
+  private async post(body: string, timeout: number): Promise<wire.PollAnswer | undefined> {
+    for (let attempt = 0; ; attempt++) {
+      const current = request(this.url, body, timeout);
+      this.requests.add(current);
+      let failure: string;
+      try {
+        const answer = await current.answer;
+        // What a server says of a session has a body of this shape even where the status is an error.
+        const parsed = parse(answer);
+        if (parsed) return parsed;
+        failure = `the server answered ${answer.status}`;
+      } catch (error) {
+        failure = String(error);
+      } finally {
+        this.requests.delete(current);
+      }
+      if (!this.events) return undefined;
+      if (attempt >= RETRIES) {
+        this.end(failure);
+        return undefined;
+      }
+      await new Promise((resolve) => setTimeout(resolve, RETRY_DELAY));
+      if (!this.events) return undefined;
+    }
+  }
+
+  private deliver(answer: wire.PollAnswer): void {
+    for (const frame of answer.frames) this.events?.frame(fromJson(frame), "ordered");
+  }
+
+  private end(reason: string): void {
+    const events = this.events;
+    this.close();
+    events?.close({ reason });
+  }
+}
+
+/** The frames are JSON already: they are joined, not written again. */
+function body(state: string | undefined, frames: readonly string[], last: string): string {
+  return `{${state === undefined ? "" : `"state":${JSON.stringify(state)},`}"frames":[${frames.join(",")}],${last}}`;
+}
+
+function parse({ body }: HttpAnswer): wire.PollAnswer | undefined {
+  try {
+    const answer = JSON.parse(body) as wire.PollAnswer | null;
+    return Array.isArray(answer?.frames) ? answer! : undefined;
+  } catch {
+    return undefined;
+  }
+}

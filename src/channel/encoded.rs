@@ -1,0 +1,52 @@
+//! A frame for many: encoded once for each codec that somebody reads, then shared as bytes.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use xpush_protocol::{ChannelName, Codec, ServerFrame};
+
+use crate::publication::Publication;
+
+/// A frame that many connections will write.
+pub struct Encoded {
+    source: Source,
+    json: OnceLock<Bytes>,
+    messagepack: OnceLock<Bytes>,
+}
+
+enum Source {
+    Publication(ChannelName, Arc<Publication>),
+    Frame(ServerFrame),
+}
+
+impl Encoded {
+    #[must_use]
+    pub fn new(frame: &ServerFrame) -> Self {
+        Self::from_source(Source::Frame(frame.clone()))
+    }
+
+    #[must_use]
+    pub fn publication(channel: ChannelName, publication: Arc<Publication>) -> Self {
+        Self::from_source(Source::Publication(channel, publication))
+    }
+
+    fn from_source(source: Source) -> Self {
+        Self { source, json: OnceLock::new(), messagepack: OnceLock::new() }
+    }
+
+    /// The frame in this codec; the first caller pays for it.
+    #[must_use]
+    pub fn bytes(&self, codec: Codec) -> Bytes {
+        let cell = match codec {
+            Codec::Json => &self.json,
+            Codec::MessagePack => &self.messagepack,
+        };
+        cell.get_or_init(|| match &self.source {
+            Source::Frame(frame) => codec.encode(frame),
+            Source::Publication(channel, publication) => {
+                codec.encode(&ServerFrame::Publication(publication.to_frame(channel)))
+            }
+        })
+        .clone()
+    }
+}

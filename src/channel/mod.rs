@@ -1,0 +1,261 @@
+//! A channel is a named ordered stream and its local subscribers.
+//!
+//! The log gave each publication its place; a channel only sees to it that every subscriber gets them in that
+//! order and without a hole, whatever order they arrive in here. What can't be handed out in order is not handed
+//! out: a subscriber that is behind reads on from the log (`session::outbox`).
+
+mod encoded;
+mod table;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use slab::Slab;
+use tokio::{sync::OnceCell, time::Instant};
+use xpush_protocol::{ChannelName, Cursor, Epoch, ServerFrame};
+use xpush_transports::Lane;
+
+pub use encoded::Encoded;
+pub use table::Channels;
+
+use crate::{
+    log::{From, Log, LogError, Query},
+    namespace::Policy,
+    publication::Publication,
+    session::{DeliveryKey, Outbox},
+};
+
+/// Publications that came before their turn and wait for the ones between. Beyond it the newest are dropped: the
+/// log has them, and a hole is read from there.
+const EARLY_CAPACITY: usize = 1024;
+
+/// How a hole is read from the log: this many publications at a time.
+const REPAIR_PAGE: Query = Query { from: From::After(0), limit: 256, bytes: 1 << 20 };
+
+/// A named ordered stream and its local subscribers.
+pub struct Channel {
+    name: ChannelName,
+    policy: Policy,
+    log: Arc<dyn Log>,
+    lane: Lane,
+    state: Mutex<State>,
+    loaded: OnceCell<()>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Behind the last publication that was handed out. `None` until the log was asked.
+    delivered: Option<Cursor>,
+    subscribers: Slab<Subscriber>,
+    early: BTreeMap<u64, Early>,
+    /// Since when `early` waits for a publication that did not come.
+    hole_since: Option<Instant>,
+    /// The count that `Occupancy` last told, where the channel is too big for single events.
+    pending_occupancy: Option<u32>,
+}
+
+struct Early {
+    epoch: Epoch,
+    publication: Arc<Publication>,
+}
+
+/// One session's place in the fan-out.
+struct Subscriber {
+    outbox: Arc<Outbox>,
+    delivery: DeliveryKey,
+    /// Wants joins and leaves.
+    presence: bool,
+}
+
+/// A subscriber's place, to be given back with `Channel::remove`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SubscriberKey(usize);
+
+impl Channel {
+    fn new(name: ChannelName, policy: Policy, log: Arc<dyn Log>) -> Self {
+        let number = lane_number(&name);
+        let lane = if policy.retention.is_ephemeral() { Lane::Ephemeral(number) } else { Lane::Live(number) };
+        Self { name, policy, log, lane, state: Mutex::default(), loaded: OnceCell::new() }
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &ChannelName {
+        &self.name
+    }
+
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    #[must_use]
+    pub fn log(&self) -> &Arc<dyn Log> {
+        &self.log
+    }
+
+    /// Behind the last publication that was handed out.
+    pub async fn delivered(&self) -> Result<Cursor, LogError> {
+        self.load().await?;
+        // `load` set it; the fallback is a channel that was never written to.
+        Ok(self.state().delivered.unwrap_or(Cursor { epoch: Epoch(0), offset: 0 }))
+    }
+
+    /// Asks the log where the channel stands. What arrives meanwhile waits in `early`: the channel is in the table
+    /// before the log is read, or a publication could fall between.
+    async fn load(&self) -> Result<(), LogError> {
+        let load = || async {
+            let extent = self.log.extent(&self.name).await?;
+            let mut state = self.state();
+            state.delivered = Some(Cursor { epoch: extent.epoch, offset: extent.top });
+            self.hand_out_early(&mut state);
+            Ok(())
+        };
+        self.loaded.get_or_try_init(load).await.map(|()| ())
+    }
+
+    /// Adds a subscriber whose delivery stands somewhere before the channel's end; it is called live by
+    /// `try_go_live` once it has caught up.
+    pub(crate) fn add(&self, outbox: &Arc<Outbox>, delivery: DeliveryKey, presence: bool) -> SubscriberKey {
+        let subscriber = Subscriber { outbox: Arc::clone(outbox), delivery, presence };
+        SubscriberKey(self.state().subscribers.insert(subscriber))
+    }
+
+    pub(crate) fn remove(&self, key: SubscriberKey) {
+        self.state().subscribers.try_remove(key.0);
+    }
+
+    /// Calls a delivery live if it stands where the channel stands. Under the channel's lock: nothing can be
+    /// handed out between the look and the switch.
+    pub(crate) fn try_go_live(&self, outbox: &Outbox, delivery: DeliveryKey, at: Cursor) -> bool {
+        let state = self.state();
+        let caught_up = state.delivered.is_some_and(|delivered| delivered.epoch == at.epoch && delivered.offset <= at.offset);
+        if caught_up {
+            outbox.go_live(delivery);
+        }
+        caught_up
+    }
+
+    /// Takes a publication that the log has, from this node or another, and hands out what is next in line.
+    pub fn deliver(&self, epoch: Epoch, publication: &Arc<Publication>) {
+        let mut state = self.state();
+        let offset = publication.offset;
+        match state.delivered {
+            Some(delivered) if delivered.epoch == epoch => {
+                if offset <= delivered.offset {
+                    return;
+                }
+                if offset == delivered.offset + 1 {
+                    self.hand_out(&mut state, epoch, publication);
+                    self.hand_out_early(&mut state);
+                    return;
+                }
+            }
+            Some(_) => {
+                self.change_epoch(&mut state, Cursor { epoch, offset });
+                return;
+            }
+            None => {}
+        }
+        if state.early.len() < EARLY_CAPACITY {
+            state.early.insert(offset, Early { epoch, publication: Arc::clone(publication) });
+        }
+        state.hole_since.get_or_insert_with(Instant::now);
+    }
+
+    /// Reads from the log what did not come, if a hole is older than `patience`. Gives whether one is left.
+    pub async fn repair(&self, patience: std::time::Duration) -> Result<bool, LogError> {
+        let from = {
+            let state = self.state();
+            match (state.hole_since, state.delivered) {
+                (None, _) => return Ok(false),
+                (Some(since), Some(delivered)) if since.elapsed() >= patience => delivered,
+                _ => return Ok(true),
+            }
+        };
+        let page = self.log.read(&self.name, Query { from: From::After(from.offset), ..REPAIR_PAGE }).await?;
+        let epoch = page.extent.epoch;
+        if page.extent.first > from.offset + 1 || epoch != from.epoch {
+            // What is missing is gone from the log too: every subscriber finds the same gap when it reads on.
+            let mut state = self.state();
+            let end = page.extent.first.saturating_sub(1);
+            self.change_epoch(&mut state, Cursor { epoch, offset: end });
+        }
+        for publication in &page.publications {
+            self.deliver(epoch, publication);
+        }
+        Ok(self.state().hole_since.is_some())
+    }
+
+    /// Tells the subscribers who may know it that somebody came or went.
+    pub(crate) fn tell_presence(&self, frame: &ServerFrame) {
+        let encoded = Encoded::new(frame);
+        for (_, subscriber) in self.state().subscribers.iter().filter(|(_, s)| s.presence) {
+            subscriber.outbox.push_event(&encoded);
+        }
+    }
+
+    /// Notes the count of a channel that is too big for single events, to be told once a second.
+    pub(crate) fn note_occupancy(&self, occupancy: u32) {
+        self.state().pending_occupancy = Some(occupancy);
+    }
+
+    pub(crate) fn take_occupancy(&self) -> Option<u32> {
+        self.state().pending_occupancy.take()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.state().subscribers.is_empty()
+    }
+
+    fn hand_out(&self, state: &mut State, epoch: Epoch, publication: &Arc<Publication>) {
+        let offset = publication.offset;
+        state.delivered = Some(Cursor { epoch, offset });
+        if state.subscribers.is_empty() {
+            return;
+        }
+        let encoded = Encoded::publication(self.name.clone(), Arc::clone(publication));
+        for (_, subscriber) in &state.subscribers {
+            subscriber.outbox.push_live(subscriber.delivery, Cursor { epoch, offset }, &encoded, self.lane);
+        }
+    }
+
+    /// Hands out of `early` what is next in line, and drops what is old.
+    fn hand_out_early(&self, state: &mut State) {
+        while let (Some(delivered), Some(entry)) = (state.delivered, state.early.first_entry()) {
+            let next = delivered.offset + 1;
+            if entry.get().epoch == delivered.epoch && *entry.key() > next {
+                break;
+            }
+            let (offset, early) = entry.remove_entry();
+            if early.epoch == delivered.epoch && offset == next {
+                self.hand_out(state, early.epoch, &early.publication);
+            }
+        }
+        state.hole_since = if state.early.is_empty() { None } else { Some(Instant::now()) };
+    }
+
+    /// The log lost the channel and began anew, or a part of it: every subscriber has to read on from the log,
+    /// where it finds what it missed, or the gap.
+    fn change_epoch(&self, state: &mut State, now: Cursor) {
+        state.delivered = Some(now);
+        state.early.clear();
+        state.hole_since = None;
+        for (_, subscriber) in &state.subscribers {
+            subscriber.outbox.fall_behind(subscriber.delivery);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which of a wire's pooled streams a channel uses.
+fn lane_number(name: &ChannelName) -> u32 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish() as u32
+}

@@ -1,0 +1,83 @@
+//! The channels that have subscribers on this node.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use xpush_protocol::{ChannelName, Epoch};
+
+use super::{Channel, SubscriberKey};
+use crate::{log::Log, namespace::Policy, publication::Publication};
+
+/// A power of two: two cores seldom want the same shard.
+const SHARDS: usize = 64;
+
+type Shard = HashMap<ChannelName, Arc<Channel>>;
+
+/// The channels that have subscribers on this node, by name.
+pub struct Channels {
+    shards: Vec<Mutex<Shard>>,
+    hasher: RandomState,
+}
+
+impl Default for Channels {
+    fn default() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
+    }
+}
+
+impl Channels {
+    #[must_use]
+    pub fn get(&self, name: &ChannelName) -> Option<Arc<Channel>> {
+        self.shard(name).get(name).cloned()
+    }
+
+    /// The channel, and a subscriber in it that `join` adds: under one lock, or an empty channel could be dropped
+    /// between the two.
+    pub(crate) fn enter(
+        &self,
+        name: &ChannelName,
+        policy: &Policy,
+        log: &Arc<dyn Log>,
+        join: impl FnOnce(&Arc<Channel>) -> SubscriberKey,
+    ) -> (Arc<Channel>, SubscriberKey) {
+        let mut shard = self.shard(name);
+        let channel = shard
+            .entry(name.clone())
+            .or_insert_with(|| Arc::new(Channel::new(name.clone(), policy.clone(), Arc::clone(log))));
+        let key = join(channel);
+        (Arc::clone(channel), key)
+    }
+
+    /// Removes a subscriber, and the channel with its last one.
+    pub(crate) fn leave(&self, channel: &Arc<Channel>, key: SubscriberKey) {
+        let mut shard = self.shard(channel.name());
+        channel.remove(key);
+        if channel.is_idle() && shard.get(channel.name()).is_some_and(|current| Arc::ptr_eq(current, channel)) {
+            shard.remove(channel.name());
+        }
+    }
+
+    /// Hands a publication to the channel, if somebody here is subscribed to it.
+    pub fn deliver(&self, name: &ChannelName, epoch: Epoch, publication: &Arc<Publication>) {
+        if let Some(channel) = self.get(name) {
+            channel.deliver(epoch, publication);
+        }
+    }
+
+    /// All of them, as they are now.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Channel>> {
+        self.shards.iter().flat_map(|shard| lock(shard).values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    fn shard(&self, name: &ChannelName) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[self.hasher.hash_one(name) as usize % SHARDS])
+    }
+}
+
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,89 @@
+//! The command line: what can be asked, and the rooms that do it.
+
+pub mod config;
+pub mod history;
+pub mod publish;
+mod session;
+pub mod subscribe;
+pub mod token;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+pub use session::ServerArgs;
+
+/// Realtime messages over WebTransport, QUIC, WebSocket and long-polling, in one binary.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  xpush                                   start a server on 127.0.0.1:8080 and :8443
+  xpush publish room:lobby '\"hello\"'      publish one JSON message
+  xpush subscribe room:lobby              print what is published, until Ctrl-C
+  xpush history room:lobby --backward     the newest messages first
+  xpush token --user ann --channel 'room:*=subscribe,publish'
+  xpush bench fanout --subscribers 1000   measure this machine
+  xpush completions bash > /etc/bash_completion.d/xpush";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a server (also without any command)
+    Serve(Box<ServeArgs>),
+    /// Publish messages to a channel
+    Publish(publish::PublishArgs),
+    /// Print a channel's publications as they come
+    Subscribe(subscribe::SubscribeArgs),
+    /// Print a page of a channel's log
+    History(history::HistoryArgs),
+    /// Sign a token with the server's own key
+    Token(token::TokenArgs),
+    /// Check or show the configuration
+    Config(config::ConfigArgs),
+    /// Measure a server
+    Bench(crate::bench::BenchArgs),
+    /// Print a completion script for a shell
+    Completions { shell: clap_complete::Shell },
+}
+
+/// Where the configuration comes from: file, environment (XPUSH_…), flags; the later wins.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ConfigFlags {
+    /// TOML file with the configuration
+    #[arg(long, value_name = "FILE", env = "XPUSH_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Set one key of the configuration, as in `limits.frame=131072`
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Where the store and the development keys are kept
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = "\
+Examples:
+  xpush serve
+  xpush serve --http 127.0.0.1:9000 --tls 127.0.0.1:9443 --data /var/lib/xpush
+  xpush serve --config xpush.toml --set log.level=debug
+  XPUSH_LISTEN__HTTP=127.0.0.1:9000 xpush serve")]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub config: ConfigFlags,
+    /// Listen for HTTP, WebSocket and long-polling here
+    #[arg(long, value_name = "ADDRESS")]
+    pub http: Option<SocketAddr>,
+    /// Listen for TLS (TCP) and for QUIC and WebTransport (UDP) here
+    #[arg(long, value_name = "ADDRESS")]
+    pub tls: Option<SocketAddr>,
+    /// Bind a public address with development keys all the same: everybody can read and write everything
+    #[arg(long)]
+    pub insecure_public_development: bool,
+}

@@ -1,0 +1,79 @@
+//! `xpush publish`
+
+use std::{io::BufRead as _, process::ExitCode};
+
+use clap::Args;
+use xpush::client::Client;
+use xpush_protocol::{Binary, ChannelName, ClientFrame, EventName, Json, MessageId, Publish, ServerFrame};
+
+use super::ServerArgs;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  xpush publish room:lobby '{\"text\":\"hello\"}'
+  xpush publish room:lobby --text hello --event greeting
+  xpush publish room:lobby --message-id order-17 '\"paid\"'     (twice: it stands once)
+  seq 1000 | xpush publish room:lobby -                        (a message a line)
+  xpush publish room:files --file photo.jpg --via websocket")]
+pub struct PublishArgs {
+    channel: ChannelName,
+    /// JSON, or `-` for one JSON value a line from standard input
+    #[arg(required_unless_present_any = ["text", "file"])]
+    data: Option<String>,
+    /// A text, sent as a JSON string
+    #[arg(long, conflicts_with_all = ["data", "file"])]
+    text: Option<String>,
+    /// A file, sent as bytes
+    #[arg(long, conflicts_with = "data")]
+    file: Option<std::path::PathBuf>,
+    #[arg(long, default_value = "message")]
+    event: EventName,
+    /// A retry with the same id stands once
+    #[arg(long)]
+    message_id: Option<MessageId>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+pub async fn run(args: PublishArgs) -> anyhow::Result<ExitCode> {
+    let mut client = args.server.connect().await?;
+    if args.data.as_deref() == Some("-") {
+        for line in std::io::stdin().lock().lines() {
+            let line = line?;
+            if !line.trim().is_empty() {
+                publish(&mut client, &args, Some(json(&line)?), None).await?;
+            }
+        }
+    } else if let Some(text) = &args.text {
+        publish(&mut client, &args, Some(Json::from_value(text)?), None).await?;
+    } else if let Some(file) = &args.file {
+        let bytes = std::fs::read(file).map_err(|error| anyhow::anyhow!("can't read {}: {error}", file.display()))?;
+        publish(&mut client, &args, None, Some(Binary(bytes.into()))).await?;
+    } else if let Some(data) = &args.data {
+        publish(&mut client, &args, Some(json(data)?), None).await?;
+    }
+    client.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn json(text: &str) -> anyhow::Result<Json> {
+    Json::parse(text).map_err(|error| anyhow::anyhow!("the data is not JSON ({error}); for a plain text use --text"))
+}
+
+async fn publish(
+    client: &mut Client,
+    args: &PublishArgs,
+    data: Option<Json>,
+    binary: Option<Binary>,
+) -> anyhow::Result<()> {
+    let message_id = args.message_id.clone().unwrap_or_else(MessageId::random);
+    let (channel, event) = (args.channel.clone(), args.event.clone());
+    let answer = client
+        .call(|id| ClientFrame::Publish(Publish { id, channel, message_id: Some(message_id), event, data, binary }))
+        .await?;
+    if let ServerFrame::Published(published) = answer {
+        println!("{}{}", published.cursor, if published.duplicate { " (was there already)" } else { "" });
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! `xpush subscribe`: prints publications until it is stopped, and comes back by itself when the server was away.
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Args;
+use rand::Rng as _;
+use tokio::time::sleep;
+use xpush::client::{Client, ClientError, Sequence, Step};
+use xpush_protocol::{ChannelName, ClientFrame, Cursor, Ping, ServerFrame, Subscribe};
+
+use super::ServerArgs;
+
+/// The pause before a reconnect is drawn from 0 to this, doubled at each failure (full jitter).
+const BACK_OFF_FIRST: Duration = Duration::from_millis(200);
+const BACK_OFF_LIMIT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  xpush subscribe room:lobby                     a JSON object a line, until Ctrl-C
+  xpush subscribe room:lobby --last 10           begin with the last ten
+  xpush subscribe room:lobby --count 1 --via longpoll")]
+pub struct SubscribeArgs {
+    channel: ChannelName,
+    /// Begin with the last this many
+    #[arg(long)]
+    last: Option<u32>,
+    /// Begin behind this place
+    #[arg(long, conflicts_with = "last")]
+    cursor: Option<Cursor>,
+    /// End after this many publications
+    #[arg(long)]
+    count: Option<u64>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+pub async fn run(args: SubscribeArgs) -> anyhow::Result<ExitCode> {
+    let mut reader = Reading { cursor: args.cursor, left: args.count, ephemeral: false };
+    let mut client = args.server.connect().await?;
+    loop {
+        tokio::select! {
+            ended = reader.read(&mut client, &args) => match ended {
+                Ok(()) => break,
+                // Whoever is refused is refused again; what is lost may come back.
+                Err(error @ ClientError::Refused { .. }) => return Err(error.into()),
+                Err(error) => eprintln!("xpush: {error}; connecting again"),
+            },
+            _ = tokio::signal::ctrl_c() => break,
+        }
+        client = reconnect(&args.server).await?;
+    }
+    client.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn reconnect(server: &ServerArgs) -> anyhow::Result<Client> {
+    let mut limit = BACK_OFF_FIRST;
+    loop {
+        sleep(rand::rng().random_range(Duration::ZERO..limit)).await;
+        limit = (limit * 2).min(BACK_OFF_LIMIT);
+        tokio::select! {
+            client = server.connect() => if let Ok(client) = client { return Ok(client) },
+            _ = tokio::signal::ctrl_c() => anyhow::bail!("stopped"),
+        }
+    }
+}
+
+/// Where the reader stands, over all connections.
+struct Reading {
+    cursor: Option<Cursor>,
+    left: Option<u64>,
+    ephemeral: bool,
+}
+
+impl Reading {
+    /// Reads one connection until enough was read, or it ends.
+    async fn read(&mut self, client: &mut Client, args: &SubscribeArgs) -> Result<(), ClientError> {
+        let (channel, cursor) = (args.channel.clone(), self.cursor);
+        let last = if cursor.is_none() { args.last } else { None };
+        let answer =
+            client.call(|id| ClientFrame::Subscribe(Subscribe { id, channel, cursor, last })).await?;
+        let ServerFrame::Subscribed(subscribed) = answer else { return Ok(()) };
+        if let Some(gap) = subscribed.gap {
+            eprintln!("xpush: {} to {} are no longer kept", gap.from, gap.to);
+        }
+        self.ephemeral = subscribed.ephemeral;
+        let mut sequence = Sequence::new(subscribed.cursor, subscribed.ephemeral);
+        self.cursor = Some(sequence.cursor());
+        let mut pings = tokio::time::interval(client.ping_interval());
+        while self.left != Some(0) {
+            let event = tokio::select! {
+                event = client.event() => event?,
+                _ = pings.tick() => {
+                    client.call(|id| ClientFrame::Ping(Ping { id })).await?;
+                    continue;
+                }
+            };
+            let steps = match event {
+                ServerFrame::Publication(publication) => sequence.publication(publication),
+                ServerFrame::Gap(gap) => sequence.gap(gap),
+                ServerFrame::Lag(lag) if lag.behind > 0 => {
+                    eprintln!("xpush: {} publications behind", lag.behind);
+                    continue;
+                }
+                ServerFrame::Unsubscribed(ended) => {
+                    eprintln!("xpush: the subscription ended: {:?}", ended.reason);
+                    return Ok(());
+                }
+                _ => continue,
+            };
+            // Too many held: subscribe anew, behind what was printed.
+            let Ok(steps) = steps else { return Box::pin(self.read(client, args)).await };
+            for step in steps {
+                self.print(&step);
+            }
+            self.cursor = Some(sequence.cursor());
+        }
+        Ok(())
+    }
+
+    fn print(&mut self, step: &Step) {
+        match step {
+            Step::Publication(publication) if self.left != Some(0) => {
+                println!("{}", serde_json::to_string(publication).unwrap_or_default());
+                self.left = self.left.map(|left| left - 1);
+            }
+            Step::Publication(_) => {}
+            Step::Gap(gap) => eprintln!("xpush: {} to {} are lost", gap.from, gap.to),
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Finds a server's wires, and dials one of them.
+
+use std::{fmt, sync::Arc};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper_util::{client::legacy, rt::TokioExecutor};
+use thiserror::Error;
+use xpush_protocol::{Codec, TransportKind, Transports};
+use xpush_transports::{Connection, Settings, longpoll, quic, tls, tls::Trust, websocket, webtransport};
+
+use super::Client;
+
+/// A list of wires is short.
+const DOCUMENT_LIMIT: usize = 64 * 1024;
+
+/// Which wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Via {
+    Quic,
+    Webtransport,
+    Websocket,
+    Longpoll,
+}
+
+impl Via {
+    fn kind(self) -> TransportKind {
+        match self {
+            Self::Quic => TransportKind::Quic,
+            Self::Webtransport => TransportKind::WebTransport,
+            Self::Websocket => TransportKind::WebSocket,
+            Self::Longpoll => TransportKind::LongPoll,
+        }
+    }
+}
+
+impl fmt::Display for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind().as_str())
+    }
+}
+
+/// Why a server can't be reached.
+#[derive(Debug, Error)]
+pub enum DialError {
+    #[error("{0} is no http: or https: URL of a server")]
+    Url(String),
+    #[error("a certificate hash is 32 bytes in base64, as /v1/transports gives it")]
+    Hash,
+    #[error("no XPUSH server answers at {url}: {reason}. Is it running? `xpush serve` starts one")]
+    Unreachable { url: String, reason: String },
+    #[error("the server has no {0}")]
+    NoSuchWire(Via),
+    #[error("no connection over {via} to {url}: {reason}")]
+    Failed { via: Via, url: String, reason: String },
+}
+
+/// A server, and the wires it has.
+#[derive(Debug, Clone)]
+pub struct Server {
+    wires: Transports,
+    trust: Trust,
+    settings: Settings,
+}
+
+/// Takes a connection of whichever wire it is.
+pub trait Visit {
+    type Output;
+    fn visit(self, connection: impl Connection) -> Self::Output;
+}
+
+impl Server {
+    /// Asks a server which wires it has. With `hashes`, an https server's certificate is known by them.
+    pub async fn discover(base: &str, hashes: &[String]) -> Result<Self, DialError> {
+        let base = base.trim_end_matches('/');
+        let secure = match base.split_once("://") {
+            Some(("http", _)) => false,
+            Some(("https", _)) => true,
+            _ => return Err(DialError::Url(base.into())),
+        };
+        let trust = if hashes.is_empty() { Trust::System } else { by_hash(hashes)? };
+        let wires = fetch(base, secure, &trust)
+            .await
+            .map_err(|reason| DialError::Unreachable { url: base.into(), reason })?;
+        // What was told over loopback, or over TLS that was checked, is to be believed.
+        let trust =
+            if wires.certificate_hashes.is_empty() { trust } else { by_hash(&wires.certificate_hashes)? };
+        let settings = Settings { frame_limit: 1 << 20, ..Settings::default() };
+        Ok(Self { wires, trust, settings })
+    }
+
+    #[must_use]
+    pub fn wires(&self) -> &Transports {
+        &self.wires
+    }
+
+    /// A connection that has said nothing yet.
+    pub async fn dial(&self, via: Via, codec: Codec) -> Result<Client, DialError> {
+        struct Start(Codec);
+        impl Visit for Start {
+            type Output = Client;
+            fn visit(self, connection: impl Connection) -> Client {
+                Client::start(connection, self.0)
+            }
+        }
+        self.dial_with(via, codec, Start(codec)).await
+    }
+
+    /// A connection of any wire, for who can take every kind.
+    pub async fn dial_with<V: Visit>(
+        &self,
+        via: Via,
+        codec: Codec,
+        visitor: V,
+    ) -> Result<V::Output, DialError> {
+        let wire = self.wires.transports.iter().find(|endpoint| endpoint.kind == via.kind());
+        let url = &wire.ok_or(DialError::NoSuchWire(via))?.url;
+        let failed = |reason: String| DialError::Failed { via, url: url.clone(), reason };
+        let settings = &self.settings;
+        let tls =
+            || self.trust.client_config(b"http/1.1").map(Arc::new).map_err(|error| failed(error.to_string()));
+        Ok(match via {
+            Via::Quic => {
+                let dialled = quic::dial(url, &self.trust, settings).await;
+                visitor.visit(dialled.map_err(|error| failed(error.to_string()))?)
+            }
+            Via::Webtransport => {
+                let dialled = webtransport::dial(url, &self.trust, Some(codec), settings).await;
+                visitor.visit(dialled.map_err(|error| failed(error.to_string()))?)
+            }
+            Via::Websocket => {
+                let tls = if url.starts_with("wss:") { Some(tls()?) } else { None };
+                let dialled = websocket::dial(url, Some(codec), settings, tls).await;
+                visitor.visit(dialled.map_err(|error| failed(error.to_string()))?)
+            }
+            Via::Longpoll => {
+                let tls = if url.starts_with("https:") { Some(tls()?) } else { None };
+                let dialled = longpoll::dial(url, settings, tls);
+                visitor.visit(dialled.map_err(|error| failed(error.to_string()))?)
+            }
+        })
+    }
+}
+
+fn by_hash(hashes: &[String]) -> Result<Trust, DialError> {
+    let parse = |hash: &String| STANDARD.decode(hash).ok()?.try_into().ok();
+    let hashes: Option<Vec<[u8; 32]>> = hashes.iter().map(parse).collect();
+    Ok(Trust::CertificateHashes(hashes.ok_or(DialError::Hash)?))
+}
+
+async fn fetch(base: &str, secure: bool, trust: &Trust) -> Result<Transports, String> {
+    let uri: http::Uri = format!("{base}/v1/transports").parse().map_err(|error| format!("{error}"))?;
+    let tls = if secure {
+        Some(trust.client_config(b"http/1.1").map_err(|error| error.to_string())?)
+    } else {
+        None
+    };
+    let connector = tls::https_connector(tls);
+    let client = legacy::Client::builder(TokioExecutor::new()).build::<_, Empty<Bytes>>(connector);
+    let response = client.get(uri).await.map_err(|error| chain(&error))?;
+    if !response.status().is_success() {
+        return Err(format!("it answers {}", response.status()));
+    }
+    let body = Limited::new(response.into_body(), DOCUMENT_LIMIT)
+        .collect()
+        .await
+        .map_err(|error| error.to_string())?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| format!("its answer is not understood: {error}"))
+}
+
+/// An error with its causes: the outermost alone seldom says anything.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

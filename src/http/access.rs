@@ -1,0 +1,122 @@
+//! Who is calling, and from which page.
+
+use std::net::SocketAddr;
+
+use axum::{
+    extract::{FromRequestParts, Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use xpush_protocol::{ErrorCode, UserId};
+
+use super::{Api, Problem};
+use crate::{
+    auth::{Permission, Rights},
+    node::Node,
+    publication::Publisher,
+    session::Refusal,
+};
+
+/// The other end of the TCP connection; put into every request by `server`.
+#[derive(Debug, Clone, Copy)]
+pub struct PeerAddress(pub SocketAddr);
+
+/// Who is calling: a backend with an API key, a client with a token, or nobody where nobody may.
+pub(super) struct Caller {
+    pub(super) rights: Rights,
+    /// In whose name message ids are unique.
+    pub(super) publisher: Publisher,
+}
+
+impl Caller {
+    pub(super) fn user(&self) -> Option<&UserId> {
+        self.rights.user()
+    }
+
+    pub(super) fn require(
+        &self,
+        permission: Permission,
+        channel: &xpush_protocol::ChannelName,
+    ) -> Result<(), Refusal> {
+        if self.rights.allows(permission, channel) {
+            return Ok(());
+        }
+        let message = format!("the caller may not `{permission}` on {channel}");
+        Err(Refusal::new(ErrorCode::PermissionDenied, message))
+    }
+}
+
+impl FromRequestParts<Api> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        Ok(identify(&api.node, parts)?)
+    }
+}
+
+fn identify(node: &Node, parts: &Parts) -> Result<Caller, Refusal> {
+    let Some(credential) = parts.headers.get(header::AUTHORIZATION) else {
+        let Some(PeerAddress(peer)) = parts.extensions.get() else {
+            return Err(Refusal::new(ErrorCode::Internal, "the server did not note who is calling"));
+        };
+        // A name that leads to this machine from elsewhere (DNS rebinding) is no loopback call.
+        if !host_is_loopback(&parts.headers, parts) {
+            let message = "no credential: send `Authorization: Bearer` with a token or an API key";
+            return Err(Refusal::new(ErrorCode::Unauthenticated, message));
+        }
+        let rights = node.authenticate(None, peer.ip())?;
+        return Ok(Caller { rights, publisher: Publisher::backend("anonymous") });
+    };
+    let bearer = credential.to_str().ok().and_then(|text| {
+        let (scheme, rest) = text.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(rest.trim())
+    });
+    let Some(bearer) = bearer else {
+        let message = "the Authorization header is not `Bearer` with a token or an API key";
+        return Err(Refusal::new(ErrorCode::InvalidToken, message));
+    };
+    if let Some(backend) = node.backend(bearer)? {
+        return Ok(Caller { publisher: Publisher::backend(&backend.id), rights: backend.rights });
+    }
+    let rights = node.verify(bearer)?;
+    let Some(user) = rights.user() else {
+        return Ok(Caller { publisher: Publisher::backend("token"), rights });
+    };
+    Ok(Caller { publisher: Publisher::user(user), rights })
+}
+
+fn host_is_loopback(headers: &HeaderMap, parts: &Parts) -> bool {
+    let host = host(headers, &parts.uri);
+    // A loopback page may call a loopback host: the same rule, asked the other way round.
+    xpush_transports::Origins::SameHost.allow(Some("http://127.0.0.1"), &host)
+}
+
+/// The host by which the server was reached.
+pub(super) fn host(headers: &HeaderMap, uri: &axum::http::Uri) -> String {
+    let of_uri = uri.authority().map(ToString::to_string);
+    let of_header = || headers.get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
+    of_uri.or_else(of_header).unwrap_or_default()
+}
+
+/// CORS: a page of an allowed origin may call and read, another may do neither.
+pub(super) async fn check_origin(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let Some(origin) = request.headers().get(header::ORIGIN).cloned() else { return next.run(request).await };
+    let host = host(request.headers(), request.uri());
+    if !api.origins.allow(origin.to_str().ok(), &host) {
+        let message = "pages of this origin may not call; add it to `origins` in the configuration";
+        return Problem::from(Refusal::new(ErrorCode::PermissionDenied, message)).into_response();
+    }
+    let preflight = request.method() == Method::OPTIONS;
+    let mut response = if preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(header::VARY, HeaderValue::from_static("origin"));
+    if preflight {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+        let allowed = HeaderValue::from_static("authorization, content-type");
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    }
+    response
+}

@@ -1,0 +1,60 @@
+//! The HTTP API for backends and operators, and the page. The wires that need an HTTP server (WebSocket and
+//! long-polling) are mounted beside these routes by who starts the server.
+
+mod access;
+mod api;
+mod health;
+mod page;
+mod problem;
+pub mod server;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware,
+    routing::{get, post},
+};
+use xpush_protocol::Transports;
+use xpush_transports::Origins;
+
+pub use access::PeerAddress;
+pub use problem::Problem;
+
+use crate::node::Node;
+
+/// A publish may name this many channels.
+pub const CHANNELS_PER_PUBLISH: usize = 100;
+/// JSON around a message's data: the channels' names, escapes, base64.
+const BODY_OVERHEAD: usize = 64 * 1024;
+
+/// What the routes share.
+#[derive(Clone)]
+pub struct Api {
+    pub node: Arc<Node>,
+    pub origins: Origins,
+    /// Answers `GET /v1/transports` for a host by which this server was reached.
+    pub transports: Arc<dyn Fn(&str, bool) -> Transports + Send + Sync>,
+}
+
+/// The routes of the API, the operator and the page.
+pub fn router(api: Api) -> Router {
+    let body_limit = api.node.limits.data * 2 + BODY_OVERHEAD;
+    let guarded = middleware::from_fn_with_state(api.clone(), access::check_origin);
+    Router::new()
+        .route("/v1/transports", get(api::transports))
+        .route("/v1/publish", post(api::publish))
+        .route("/v1/channels/{channel}/history", get(api::history))
+        .route("/v1/channels/{channel}/presence", get(api::presence))
+        .route("/v1/openapi.json", get(api::openapi))
+        .layer(guarded)
+        .layer(DefaultBodyLimit::max(body_limit))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .merge(page::router())
+        .fallback(problem::not_found)
+        .method_not_allowed_fallback(problem::wrong_method)
+        .with_state(api)
+}

@@ -1,0 +1,157 @@
+//! The TCP side: HTTP/1.1 and HTTP/2, with or without TLS, on one listener each.
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body};
+use hyper::{Request, body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use thiserror::Error;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower_service::Service as _;
+use tracing::{debug, warn};
+
+use super::PeerAddress;
+
+/// HTTP connections at once, whatever they carry. A WebSocket holds its place only until it is upgraded.
+const CONNECTIONS_LIMIT: usize = 16_384;
+/// For TLS, and for each request's headers.
+const HEADER_DEADLINE: Duration = Duration::from_secs(10);
+/// For what is under way when the server stops.
+const STOP_DEADLINE: Duration = Duration::from_secs(3);
+/// After an accept failed for want of files: until some are closed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Requests of one HTTP/2 connection at once: a poll that waits, and what is sent beside it.
+const STREAMS_LIMIT: u32 = 16;
+
+/// Marks a request that came over TLS.
+#[derive(Debug, Clone, Copy)]
+pub struct Secure;
+
+/// Why the server can't listen.
+#[derive(Debug, Error)]
+#[error("can't listen on {address} (TCP): {source}{hint}")]
+pub struct BindError {
+    address: SocketAddr,
+    source: io::Error,
+    hint: &'static str,
+}
+
+/// One listener.
+pub struct Server {
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    places: Arc<Semaphore>,
+}
+
+impl Server {
+    pub async fn bind(address: SocketAddr, tls: Option<TlsAcceptor>) -> Result<Self, BindError> {
+        let listener = TcpListener::bind(address).await.map_err(|source| {
+            let hint = match source.kind() {
+                io::ErrorKind::AddrInUse => ". Another program uses it: stop that one, or choose another port",
+                io::ErrorKind::PermissionDenied => ". Ports below 1024 need a privilege: choose another",
+                io::ErrorKind::AddrNotAvailable => ". This machine has no such address",
+                _ => "",
+            };
+            BindError { address, source, hint }
+        })?;
+        Ok(Self { listener, tls, places: Arc::new(Semaphore::new(CONNECTIONS_LIMIT)) })
+    }
+
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until cancelled, then lets what is under way end.
+    pub async fn run(self, router: Router, cancel: CancellationToken) {
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.accept() => accepted,
+                Some(_) = connections.join_next() => continue,
+                () = cancel.cancelled() => break,
+            };
+            match accepted {
+                Ok((stream, peer, place)) => {
+                    let serve = serve(stream, peer, self.tls.clone(), router.clone(), place, cancel.clone());
+                    connections.spawn(serve);
+                }
+                Err(error) => {
+                    warn!(%error, "a TCP connection could not be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        let rest = async { while connections.join_next().await.is_some() {} };
+        if timeout(STOP_DEADLINE, rest).await.is_err() {
+            debug!("HTTP connections were cut at the end");
+        }
+    }
+
+    /// Waits for a place first: beyond the limit, connections wait in the kernel's queue.
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
+        let (stream, peer) = self.listener.accept().await?;
+        stream.set_nodelay(true)?;
+        Ok((stream, peer, place))
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    place: OwnedSemaphorePermit,
+    cancel: CancellationToken,
+) {
+    let _place = place;
+    let Some(tls) = tls else { return serve_http(TokioIo::new(stream), peer, router, false, cancel).await };
+    match timeout(HEADER_DEADLINE, tls.accept(stream)).await {
+        Ok(Ok(stream)) => serve_http(TokioIo::new(stream), peer, router, true, cancel).await,
+        Ok(Err(error)) => debug!(%peer, %error, "TLS failed"),
+        Err(_) => debug!(%peer, "TLS took too long"),
+    }
+}
+
+async fn serve_http<I>(io: I, peer: SocketAddr, router: Router, secure: bool, cancel: CancellationToken)
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut router = router.clone();
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(PeerAddress(peer));
+        if secure {
+            request.extensions_mut().insert(Secure);
+        }
+        async move {
+            let response = router.call(request).await.unwrap_or_else(|never: Infallible| match never {});
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE).max_buf_size(16 * 1024);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_LIMIT).max_header_list_size(16 * 1024);
+    let connection = builder.serve_connection_with_upgrades(io, service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = cancel.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%peer, %error, "an HTTP connection ended badly");
+    }
+}

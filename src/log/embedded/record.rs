@@ -1,0 +1,269 @@
+//! What stands in the store: the keys, and a publication as bytes.
+//!
+//! The first byte of every value is its version. A change to this layout takes a new version that is read beside
+//! the old one; it never rewrites a store. fjall checks the sum of every block that it reads, so what fails here
+//! was written wrong or by something else.
+
+use std::{fmt::Display, str::FromStr, sync::Arc};
+
+use bytes::Bytes;
+use xpush_protocol::{Binary, ChannelName, Json, MessageId, Payload, UserId};
+
+use super::super::LogError;
+use crate::publication::{Draft, Publication};
+
+const VERSION: u8 = 1;
+const HAS_USER: u8 = 1;
+const IS_BINARY: u8 = 2;
+
+/// Ends a channel's name within a key: no name has this byte, so no channel's keys lie between another's.
+const END_OF_NAME: u8 = 0;
+
+/// What a publication is stored under: the keys of a channel stand in the order of its offsets.
+pub(super) fn publication_key(channel: &ChannelName, offset: u64) -> Vec<u8> {
+    let mut key = Vec::with_capacity(channel.as_str().len() + 9);
+    key.extend_from_slice(channel.as_str().as_bytes());
+    key.push(END_OF_NAME);
+    key.extend_from_slice(&offset.to_be_bytes());
+    key
+}
+
+/// The channel and offset of a publication's key.
+pub(super) fn parse_publication_key(key: &[u8]) -> Result<(&str, u64), LogError> {
+    let parsed = key.split_last_chunk::<8>().and_then(|(name, offset)| {
+        let name = str::from_utf8(name.strip_suffix(&[END_OF_NAME])?).ok()?;
+        Some((name, u64::from_be_bytes(*offset)))
+    });
+    parsed.ok_or_else(|| damaged(format_args!("{} is no key of a publication", key.escape_ascii())))
+}
+
+/// What a message's offset is stored under, by the ids that make it one.
+pub(super) fn message_key(channel: &ChannelName, publisher: &str, message: &MessageId) -> Vec<u8> {
+    let (channel, publisher, message) =
+        (channel.as_str().as_bytes(), publisher.as_bytes(), message.as_str().as_bytes());
+    let mut key = Vec::with_capacity(channel.len() + publisher.len() + message.len() + 3);
+    key.extend_from_slice(channel);
+    key.push(END_OF_NAME);
+    // A message id is the shorter one and has a bound, so its length fits a byte and says where the other ends.
+    key.push(message.len() as u8);
+    key.extend_from_slice(message);
+    key.extend_from_slice(publisher);
+    key
+}
+
+pub(super) fn encode_offset(offset: u64) -> [u8; 9] {
+    let mut bytes = [VERSION; 9];
+    bytes[1..].copy_from_slice(&offset.to_be_bytes());
+    bytes
+}
+
+pub(super) fn decode_offset(bytes: &[u8]) -> Result<u64, LogError> {
+    let mut input = Input::new(bytes, "a message's offset")?;
+    let offset = input.number()?;
+    input.end()?;
+    Ok(offset)
+}
+
+/// What of a channel was trimmed away. A channel that never was has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Trimmed {
+    /// The first offset that was kept.
+    pub(super) first: u64,
+    /// The newest one at that time: where nothing was kept, the next offset still follows it.
+    pub(super) top: u64,
+}
+
+impl Trimmed {
+    pub(super) fn encode(self) -> [u8; 17] {
+        let mut bytes = [VERSION; 17];
+        bytes[1..9].copy_from_slice(&self.first.to_be_bytes());
+        bytes[9..].copy_from_slice(&self.top.to_be_bytes());
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, LogError> {
+        let mut input = Input::new(bytes, "a channel's trimmed part")?;
+        let trimmed = Self { first: input.number()?, top: input.number()? };
+        input.end()?;
+        Ok(trimmed)
+    }
+}
+
+/// Version, flags, time, publisher, message id, event, perhaps the user, and the payload up to the end.
+pub(super) fn encode(draft: &Draft) -> Vec<u8> {
+    let (payload, is_binary) = match &draft.payload {
+        Payload::Json(json) => (json.as_str().as_bytes(), 0),
+        Payload::Binary(Binary(bytes)) => (&bytes[..], IS_BINARY),
+    };
+    let has_user = if draft.user.is_some() { HAS_USER } else { 0 };
+    let mut bytes = Vec::with_capacity(payload.len() + 128);
+    bytes.extend_from_slice(&[VERSION, is_binary | has_user]);
+    bytes.extend_from_slice(&draft.time.to_be_bytes());
+    put_text(&mut bytes, draft.publisher.as_str());
+    put_text(&mut bytes, draft.message_id.as_str());
+    put_text(&mut bytes, draft.event.as_str());
+    if let Some(user) = &draft.user {
+        put_text(&mut bytes, user.as_str());
+    }
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+pub(super) fn decode(offset: u64, bytes: &[u8]) -> Result<Arc<Publication>, LogError> {
+    let mut input = Input::new(bytes, "a publication")?;
+    let header = input.header()?;
+    let event = input.name()?;
+    let user = if header.flags & HAS_USER != 0 { Some(input.name::<UserId>()?) } else { None };
+    let payload = if header.flags & IS_BINARY != 0 {
+        Payload::Binary(Binary(Bytes::copy_from_slice(input.rest)))
+    } else {
+        let text = str::from_utf8(input.rest).map_err(|error| input.damaged(error))?;
+        Payload::Json(Json::parse(text).map_err(|error| input.damaged(error))?)
+    };
+    Ok(Arc::new(Publication {
+        offset,
+        message_id: header.message_id,
+        event,
+        payload,
+        user,
+        time: header.time,
+    }))
+}
+
+/// The part of a publication that trimming needs.
+pub(super) struct Header<'a> {
+    flags: u8,
+    pub(super) time: u64,
+    pub(super) publisher: &'a str,
+    pub(super) message_id: MessageId,
+}
+
+impl<'a> Header<'a> {
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, LogError> {
+        Input::new(bytes, "a publication")?.header()
+    }
+}
+
+fn put_text(bytes: &mut Vec<u8>, text: &str) {
+    // The names' grammars bound them far below; a longer one would be read back as damaged, never as another.
+    bytes.extend_from_slice(&(text.len() as u16).to_be_bytes());
+    bytes.extend_from_slice(text.as_bytes());
+}
+
+/// What is left to read of a value.
+struct Input<'a> {
+    rest: &'a [u8],
+    what: &'static str,
+}
+
+impl<'a> Input<'a> {
+    fn new(bytes: &'a [u8], what: &'static str) -> Result<Self, LogError> {
+        match bytes.split_first() {
+            Some((&VERSION, rest)) => Ok(Self { rest, what }),
+            Some((version, _)) => Err(damaged(format_args!("{what} has the unknown version {version}"))),
+            None => Err(damaged(format_args!("{what} is empty"))),
+        }
+    }
+
+    fn header(&mut self) -> Result<Header<'a>, LogError> {
+        let [flags] = self.take()?;
+        if flags & !(HAS_USER | IS_BINARY) != 0 {
+            return Err(self.damaged(format_args!("unknown flags {flags:#x}")));
+        }
+        let time = self.number()?;
+        let publisher = self.text()?;
+        Ok(Header { flags, time, publisher, message_id: self.name()? })
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], LogError> {
+        let (taken, rest) = self.rest.split_first_chunk().ok_or_else(|| self.damaged("it is cut short"))?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    fn number(&mut self) -> Result<u64, LogError> {
+        self.take().map(u64::from_be_bytes)
+    }
+
+    fn text(&mut self) -> Result<&'a str, LogError> {
+        let len = usize::from(u16::from_be_bytes(self.take()?));
+        let (text, rest) = self.rest.split_at_checked(len).ok_or_else(|| self.damaged("it is cut short"))?;
+        self.rest = rest;
+        str::from_utf8(text).map_err(|error| self.damaged(error))
+    }
+
+    fn name<T: FromStr<Err: Display>>(&mut self) -> Result<T, LogError> {
+        self.text()?.parse().map_err(|error| self.damaged(error))
+    }
+
+    fn end(&self) -> Result<(), LogError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(self.damaged("it is too long")) }
+    }
+
+    fn damaged(&self, why: impl Display) -> LogError {
+        damaged(format_args!("{} can't be read: {why}", self.what))
+    }
+}
+
+fn damaged(reason: impl Display) -> LogError {
+    LogError::Damaged { reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::fixture::{channel, draft};
+
+    fn drafts() -> [Draft; 3] {
+        let json = Draft { user: Some("ann".parse().unwrap()), ..draft("ann", 7) };
+        let bytes = Payload::Binary(Binary(Bytes::from_static(&[0, 255, 1])));
+        let empty = Payload::Binary(Binary(Bytes::new()));
+        [Draft { payload: bytes, ..json.clone() }, Draft { payload: empty, ..draft("bob", 8) }, json]
+    }
+
+    #[test]
+    fn a_publication_reads_back() {
+        for draft in drafts() {
+            let bytes = encode(&draft);
+            let header = Header::decode(&bytes).unwrap();
+            assert_eq!((header.publisher, header.time), (draft.publisher.as_str(), draft.time));
+            assert_eq!(*decode(5, &bytes).unwrap(), draft.into_publication(5));
+        }
+    }
+
+    #[test]
+    fn the_keys_of_a_channel_lie_together_in_order() {
+        let (a, ab) = (channel("room:a"), channel("room:ab"));
+        let keys = [publication_key(&a, 1), publication_key(&a, 256), publication_key(&a, u64::MAX)];
+        assert!(keys.is_sorted());
+        assert!(keys[2] < publication_key(&ab, 0));
+        assert_eq!(parse_publication_key(&keys[1]).unwrap(), ("room:a", 256));
+    }
+
+    #[test]
+    fn two_messages_never_have_one_key() {
+        let room = channel("room:a");
+        let key = |publisher: &str, id: &str| message_key(&room, publisher, &id.parse().unwrap());
+        assert_ne!(key("b", "ab"), key("bb", "a"));
+        assert_ne!(key("ab", "c"), key("b", "ca"));
+    }
+
+    #[test]
+    fn damaged_bytes_are_found_and_break_nothing() {
+        for draft in drafts() {
+            let bytes = encode(&draft);
+            let header = bytes.len() - draft.payload.len();
+            for len in 0..header {
+                assert!(matches!(decode(1, &bytes[..len]), Err(LogError::Damaged { .. })), "{len} bytes");
+            }
+            for (at, bit) in (0..bytes.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+                let mut bytes = bytes.clone();
+                bytes[at] ^= 1 << bit;
+                let _ = (decode(1, &bytes), Header::decode(&bytes));
+            }
+        }
+        assert!(decode_offset(&[1, 2]).is_err());
+        assert!(Trimmed::decode(&[2; 17]).is_err());
+        assert!(parse_publication_key(b"room:a").is_err());
+    }
+}

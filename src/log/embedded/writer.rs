@@ -1,0 +1,378 @@
+//! The one thread that writes: it takes what is waiting, gives it its offsets, commits it with one sync, and
+//! acknowledges it. While it syncs, the next commit gathers.
+//!
+//! An append is answered when its commit is synced, and not before; what isn't synced isn't seen by any reader.
+//! A commit that fails takes all its appends with it, and then the database is not written to any more until it
+//! was opened anew: what of a failed commit reached the disk is known only then.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    io::Write as _,
+    sync::{Arc, PoisonError, mpsc},
+    time::{Duration, Instant},
+};
+
+use fjall::{OwnedWriteBatch as WriteBatch, PersistMode};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tracing::{error, info, warn};
+use xpush_protocol::{ChannelName, Cursor};
+
+use super::{
+    super::{Appended, Extent, LogError},
+    Shared, journal, record,
+    retention::Retention,
+    store::{self, Directory, Store},
+};
+use crate::publication::Draft;
+
+/// A commit holds so many appends at most: more would only make the first of them wait longer.
+const MAX_COMMIT: usize = 2048;
+
+/// And so many bytes, for the same reason.
+const MAX_COMMIT_BYTES: usize = 4 * 1024 * 1024;
+
+/// The ends of so many channels are remembered, twice: the last used, and those before.
+const CACHED_EXTENTS: usize = 32 * 1024;
+
+/// Memtables that wait to be written as a table, of one keyspace. At 4 of them fjall waits within a commit, and
+/// goes on waiting if its workers have failed; so we wait before, where that can be seen.
+const MAX_SEALED_MEMTABLES: usize = 2;
+
+/// Tables that were not merged yet. At 20 fjall slows down within a commit, at 30 it waits in the same way.
+const MAX_UNMERGED_TABLES: usize = 18;
+
+/// How often it is looked whether fjall's workers caught up.
+const CATCH_UP_INTERVAL: Duration = Duration::from_millis(2);
+
+/// The first pause after a failure. It doubles up to `MAX_RETRY_PAUSE`.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+const MAX_RETRY_PAUSE: Duration = Duration::from_secs(5);
+
+/// After a failure the log goes on when so much can be written: with less, it would fail again at once.
+const PROBE_BYTES: usize = 4 * 1024 * 1024;
+
+/// An append that waits.
+pub(super) struct Append {
+    pub(super) channel: ChannelName,
+    pub(super) draft: Draft,
+    pub(super) reply: oneshot::Sender<Result<Appended, LogError>>,
+    /// Its place in the line, until it is answered.
+    pub(super) _place: OwnedSemaphorePermit,
+}
+
+pub(super) enum Request {
+    Append(Append),
+    /// The last one.
+    Close,
+}
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    directory: Directory,
+    requests: mpsc::Receiver<Request>,
+    extents: Extents,
+    retention: Retention,
+    failure: Option<Failure>,
+}
+
+/// Why nothing can be written now.
+struct Failure {
+    error: LogError,
+    retry_at: Instant,
+    pause: Duration,
+}
+
+/// What is to be committed, and who is to be told.
+struct Commit {
+    batch: WriteBatch,
+    /// Offsets of this commit by message key: a retry may come while the first one is under way.
+    offsets: HashMap<Vec<u8>, u64>,
+    appended: HashMap<ChannelName, u64>,
+    replies: Vec<(Append, Appended)>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        directory: Directory,
+        requests: mpsc::Receiver<Request>,
+        retention: Retention,
+    ) -> Self {
+        Self { shared, directory, requests, extents: Extents::default(), retention, failure: None }
+    }
+
+    pub(super) fn run(mut self) {
+        let mut open = true;
+        while open {
+            let mut waiting = Vec::new();
+            let mut bytes = 0;
+            let mut next = match self.requests.recv_timeout(self.pause()) {
+                Ok(request) => Some(request),
+                Err(mpsc::RecvTimeoutError::Timeout) => None,
+                Err(mpsc::RecvTimeoutError::Disconnected) => Some(Request::Close),
+            };
+            while let Some(request) = next.take() {
+                match request {
+                    Request::Append(append) => {
+                        bytes += append.draft.payload.len();
+                        waiting.push(append);
+                    }
+                    Request::Close => {
+                        open = false;
+                        break;
+                    }
+                }
+                if waiting.len() < MAX_COMMIT && bytes < MAX_COMMIT_BYTES {
+                    next = self.requests.try_recv().ok();
+                }
+            }
+            if let Err(error) = self.recover() {
+                waiting.drain(..).for_each(|append| append.answer(Err(error.clone())));
+                continue;
+            }
+            if !waiting.is_empty() {
+                self.append(waiting);
+            }
+            if self.failure.is_none() && self.retention.is_due() {
+                self.trim();
+            }
+        }
+        self.shared.close_store();
+    }
+
+    fn pause(&self) -> Duration {
+        match &self.failure {
+            Some(failure) => failure.retry_at.saturating_duration_since(Instant::now()),
+            None => self.retention.pause(),
+        }
+    }
+
+    fn append(&mut self, waiting: Vec<Append>) {
+        let shared = self.shared.clone();
+        let store = shared.store.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(store) = store.as_ref() else {
+            // `recover` just opened it.
+            waiting.into_iter().for_each(|append| append.answer(Err(super::closed())));
+            return;
+        };
+        let mut commit = Commit {
+            batch: store.db.batch().durability(Some(PersistMode::SyncData)),
+            offsets: HashMap::new(),
+            appended: HashMap::new(),
+            replies: Vec::with_capacity(waiting.len()),
+        };
+        for append in waiting {
+            match self.place(store, &mut commit, &append.channel, &append.draft) {
+                Ok(Placed::InThisCommit(appended)) => commit.replies.push((append, appended)),
+                Ok(Placed::Before(cursor)) => append.answer(Ok(Appended::Duplicate(cursor))),
+                Err(error) => append.answer(Err(error)),
+            }
+        }
+        if commit.replies.is_empty() {
+            return;
+        }
+        for (channel, appended) in &commit.appended {
+            let trimmed = self.extents.get(store, channel).and_then(|extent| {
+                self.retention.make_room(store, &mut commit.batch, channel, extent, *appended)
+            });
+            match trimmed {
+                Ok(extent) => self.extents.set(channel, extent),
+                // It is tried again with the next append; this one needn't fail for it.
+                Err(error) => warn!(%channel, %error, "old publications can't be trimmed"),
+            }
+        }
+        let result = wait_for_workers(store).and_then(|()| commit.batch.commit());
+        match result {
+            Ok(()) => {
+                commit.replies.into_iter().for_each(|(append, appended)| append.answer(Ok(appended)));
+            }
+            Err(error) => {
+                let error = self.fail(&error);
+                commit.replies.into_iter().for_each(|(append, _)| append.answer(Err(error.clone())));
+            }
+        }
+    }
+
+    /// Gives a draft its offset, or finds the one that it has.
+    fn place(
+        &mut self,
+        store: &Store,
+        commit: &mut Commit,
+        channel: &ChannelName,
+        draft: &Draft,
+    ) -> Result<Placed, LogError> {
+        let epoch = self.directory.epoch;
+        let key = record::message_key(channel, draft.publisher.as_str(), &draft.message_id);
+        if let Some(offset) = commit.offsets.get(&key) {
+            let cursor = Cursor { epoch, offset: *offset };
+            return Ok(Placed::InThisCommit(Appended::Duplicate(cursor)));
+        }
+        if let Some(bytes) = store.messages.get(&key).map_err(|error| store::read_failed(&error))? {
+            return Ok(Placed::Before(Cursor { epoch, offset: record::decode_offset(&bytes)? }));
+        }
+        let mut extent = self.extents.get(store, channel)?;
+        extent.top += 1;
+        self.extents.set(channel, extent);
+        let offset = extent.top;
+        commit.batch.insert(
+            &store.publications,
+            record::publication_key(channel, offset),
+            record::encode(draft),
+        );
+        commit.batch.insert(&store.messages, key.as_slice(), record::encode_offset(offset));
+        commit.offsets.insert(key, offset);
+        *commit.appended.entry(channel.clone()).or_default() += 1;
+        let publication = Arc::new(draft.clone().into_publication(offset));
+        Ok(Placed::InThisCommit(Appended::New { epoch, publication }))
+    }
+
+    /// One step of trimming what nobody appends to.
+    fn trim(&mut self) {
+        let shared = self.shared.clone();
+        let store = shared.store.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(store) = store.as_ref() else { return };
+        // No sync: a crash may bring back what was trimmed, and then it is trimmed again.
+        let mut batch = store.db.batch().durability(Some(PersistMode::Buffer));
+        match self.retention.step(store, &mut batch) {
+            Ok(extents) => {
+                if extents.is_empty() {
+                    return;
+                }
+                match wait_for_workers(store).and_then(|()| batch.commit()) {
+                    Ok(()) => extents.iter().for_each(|(channel, extent)| self.extents.set(channel, *extent)),
+                    Err(error) => {
+                        self.fail(&error);
+                    }
+                }
+            }
+            Err(error) => error!(%error, "old publications can't be trimmed"),
+        }
+    }
+
+    /// From here on nothing is written, until `recover` opened the database anew.
+    fn fail(&mut self, error: &fjall::Error) -> LogError {
+        let path = self.directory.path.display();
+        let reason = match error {
+            fjall::Error::Io(error) => store::describe(error),
+            fjall::Error::Poisoned => "an earlier write of the database failed".into(),
+            error => error.to_string(),
+        };
+        let error = LogError::Unavailable { reason: format!("{path}: {reason}") };
+        error!(%path, reason, "the log can't be written");
+        // Offsets of the failed commit are in there.
+        self.extents = Extents::default();
+        self.failure = Some(Failure {
+            error: error.clone(),
+            retry_at: Instant::now() + RETRY_PAUSE,
+            pause: RETRY_PAUSE,
+        });
+        error
+    }
+
+    /// After a failure: tries to go on, if it is time to. Readers go on with what they had until there is room.
+    fn recover(&mut self) -> Result<(), LogError> {
+        let Some(failure) = &mut self.failure else { return Ok(()) };
+        if Instant::now() < failure.retry_at {
+            return Err(failure.error.clone());
+        }
+        let path = &self.directory.path;
+        let unavailable = |error: io::Error| {
+            let reason = format!("{}: {}", path.display(), store::describe(&error));
+            LogError::Unavailable { reason }
+        };
+        let opened = probe(&self.directory).map_err(unavailable).and_then(|()| {
+            self.shared.close_store();
+            journal::rewrite(&self.directory.database()).map_err(unavailable)?;
+            let store = Store::open(&self.directory)
+                .map_err(|error| LogError::Unavailable { reason: error.to_string() })?;
+            self.shared.open_store(store);
+            Ok(())
+        });
+        match opened {
+            Ok(()) => {
+                info!(path = %path.display(), "the log can be written again");
+                self.failure = None;
+                Ok(())
+            }
+            Err(error) => {
+                failure.error = error.clone();
+                failure.pause = (failure.pause * 2).min(MAX_RETRY_PAUSE);
+                failure.retry_at = Instant::now() + failure.pause;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Where a draft's place is.
+enum Placed {
+    /// Durable when this commit is.
+    InThisCommit(Appended),
+    /// Durable already.
+    Before(Cursor),
+}
+
+impl Append {
+    fn answer(self, answer: Result<Appended, LogError>) {
+        // Nobody listens if the caller dropped its future. The publication stands all the same.
+        let _ = self.reply.send(answer);
+    }
+}
+
+/// The ends of the channels that were written to last, as they will be after the commit under way.
+#[derive(Default)]
+struct Extents {
+    recent: HashMap<ChannelName, Extent>,
+    earlier: HashMap<ChannelName, Extent>,
+}
+
+impl Extents {
+    fn get(&mut self, store: &Store, channel: &ChannelName) -> Result<Extent, LogError> {
+        if let Some(extent) = self.recent.get(channel) {
+            return Ok(*extent);
+        }
+        let extent = match self.earlier.get(channel) {
+            Some(extent) => *extent,
+            None => store.extent(channel)?,
+        };
+        self.set(channel, extent);
+        Ok(extent)
+    }
+
+    fn set(&mut self, channel: &ChannelName, extent: Extent) {
+        if let Some(known) = self.recent.get_mut(channel) {
+            *known = extent;
+            return;
+        }
+        if self.recent.len() >= CACHED_EXTENTS {
+            self.earlier = std::mem::take(&mut self.recent);
+        }
+        self.recent.insert(channel.clone(), extent);
+    }
+}
+
+/// Lets fjall's workers catch up before they must.
+fn wait_for_workers(store: &Store) -> fjall::Result<()> {
+    let behind = |keyspace: &fjall::Keyspace| {
+        keyspace.sealed_memtable_count() >= MAX_SEALED_MEMTABLES
+            || keyspace.l0_table_count() >= MAX_UNMERGED_TABLES
+    };
+    while [&store.publications, &store.messages, &store.channels].into_iter().any(behind) {
+        // Writes nothing; it fails if a worker has failed.
+        store.db.persist(PersistMode::Buffer)?;
+        std::thread::sleep(CATCH_UP_INTERVAL);
+    }
+    Ok(())
+}
+
+/// Is there room to go on?
+fn probe(directory: &Directory) -> io::Result<()> {
+    let path = directory.path.join("probe");
+    let written = fs::File::create(&path).and_then(|mut file| {
+        file.write_all(&vec![1; PROBE_BYTES])?;
+        file.sync_all()
+    });
+    let removed = fs::remove_file(path);
+    written.and(removed)
+}

@@ -1,0 +1,340 @@
+//! One node: what all sessions and the HTTP API of this process share, and the way of a publication through it.
+//!
+//! Invariant: it knows backends by their traits only; who wires them is `main.rs`.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use futures_util::{FutureExt as _, future::BoxFuture};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{trace, warn};
+use xpush_protocol::{
+    ChannelName, Cursor, Draining, ErrorCode, HistoryPage, Join, Leave, Limits as ClientLimits, Message, Occupancy,
+    ServerFrame, SessionId, Target,
+};
+
+use crate::{
+    auth::{ApiKey, Auth, Backend, Rights, SessionState},
+    broker::{Broker, Carried},
+    channel::Channels,
+    log::{Appended, From, Log, Query},
+    metrics::Metrics,
+    namespace::{Namespaces, Policy, Retention},
+    presence::{List, Presence},
+    publication::Draft,
+    session::{Departed, Refusal, Sessions, missed},
+};
+
+/// How often holes, departures and big channels' counts are looked at.
+const TEND_INTERVAL: Duration = Duration::from_millis(250);
+/// How long a publication may be under way before the log is read for it.
+const HOLE_PATIENCE: Duration = Duration::from_millis(200);
+/// Beyond this many sessions a channel tells its count once a second instead of every join and leave.
+const PRESENCE_EVENTS_LIMIT: u32 = 100;
+/// Publications in a page of history, at most and if not asked for.
+const HISTORY_LIMIT: u16 = 256;
+const HISTORY_DEFAULT: u16 = 50;
+/// Bytes of payload in a page of history: the answer has to fit a frame on every wire that the client may use.
+const HISTORY_BYTES: usize = 32 * 1024;
+
+/// What this node takes.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub frame: usize,
+    /// Bytes of a message's data.
+    pub data: usize,
+    pub in_flight: usize,
+    pub subscriptions: usize,
+    /// By one session; 0 is no limit.
+    pub publishes_per_second: u32,
+    pub ping_interval: Duration,
+}
+
+impl Limits {
+    #[must_use]
+    pub fn for_clients(&self) -> ClientLimits {
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        ClientLimits {
+            frame: number(self.frame),
+            in_flight: number(self.in_flight),
+            subscriptions: number(self.subscriptions),
+        }
+    }
+}
+
+/// What a node is made of.
+pub struct Parts {
+    pub name: String,
+    pub namespaces: Namespaces,
+    pub limits: Limits,
+    pub auth: Auth,
+    pub channels: Arc<Channels>,
+    /// Keeps `recent` channels, and counts those of `none`.
+    pub recent: Arc<dyn Log>,
+    pub durable: Arc<dyn Log>,
+    pub broker: Arc<dyn Broker>,
+    pub presence: Arc<dyn Presence>,
+    pub metrics: Arc<Metrics>,
+}
+
+/// One node.
+pub struct Node {
+    pub name: String,
+    pub namespaces: Namespaces,
+    pub limits: Limits,
+    pub channels: Arc<Channels>,
+    pub presence: Arc<dyn Presence>,
+    pub metrics: Arc<Metrics>,
+    pub sessions: Sessions,
+    auth: Auth,
+    recent: Arc<dyn Log>,
+    durable: Arc<dyn Log>,
+    broker: Arc<dyn Broker>,
+    connections: AtomicU64,
+    draining: AtomicBool,
+}
+
+/// A publish under way: its place, and whether the message was there already.
+pub type Publishing = BoxFuture<'static, Result<(Cursor, bool), Refusal>>;
+
+/// Which page of history.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HistoryQuery {
+    pub cursor: Option<Cursor>,
+    pub backward: bool,
+    pub limit: Option<u16>,
+}
+
+impl Node {
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { name, namespaces, limits, auth, channels, recent, durable, broker, presence, metrics } = parts;
+        Arc::new(Self {
+            name,
+            namespaces,
+            limits,
+            channels,
+            presence,
+            metrics,
+            sessions: Sessions::default(),
+            auth,
+            recent,
+            durable,
+            broker,
+            connections: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// What holds for a channel.
+    pub fn policy(&self, channel: &ChannelName) -> Result<&Policy, Refusal> {
+        self.namespaces.get(channel).ok_or_else(|| {
+            let message = format!("there is no namespace `{}`; the configuration names them", channel.namespace());
+            Refusal::new(ErrorCode::UnknownNamespace, message)
+        })
+    }
+
+    #[must_use]
+    pub fn log(&self, policy: &Policy) -> &Arc<dyn Log> {
+        match policy.retention {
+            Retention::None | Retention::Recent { .. } => &self.recent,
+            Retention::Durable { .. } => &self.durable,
+        }
+    }
+
+    /// Puts a message in line for its channel. What it gives resolves once the message is as durable as its
+    /// namespace promises; then it is on its way to the subscribers too.
+    pub async fn publish(self: &Arc<Self>, channel: &ChannelName, draft: Draft) -> Result<Publishing, Refusal> {
+        let policy = self.policy(channel)?;
+        if draft.payload.len() > self.limits.data {
+            let message = format!("the data has {} bytes, {} are allowed", draft.payload.len(), self.limits.data);
+            return Err(Refusal::new(ErrorCode::TooLarge, message));
+        }
+        let began = Instant::now();
+        let pending = self.log(policy).append(channel, draft).await?;
+        let (node, channel) = (Arc::clone(self), channel.clone());
+        Ok(async move {
+            let appended = pending.await.inspect_err(|_| node.metrics.append_failed())?;
+            node.metrics.appended(began.elapsed());
+            let cursor = appended.cursor();
+            let Appended::New { epoch, publication } = appended else { return Ok((cursor, true)) };
+            trace!(%channel, offset = cursor.offset, "published");
+            node.broker.publish(Carried { channel, epoch, publication }).await;
+            Ok((cursor, false))
+        }
+        .boxed())
+    }
+
+    /// A page of a channel's log; its `id` is 0.
+    pub async fn history(&self, channel: &ChannelName, query: HistoryQuery) -> Result<HistoryPage, Refusal> {
+        let policy = self.policy(channel)?;
+        if !policy.history {
+            let message = format!("the namespace `{}` has no history", channel.namespace());
+            return Err(Refusal::new(ErrorCode::NotSupported, message));
+        }
+        let HistoryQuery { cursor, backward, limit } = query;
+        let limit = limit.unwrap_or(HISTORY_DEFAULT);
+        if !(1..=HISTORY_LIMIT).contains(&limit) {
+            return Err(Refusal::new(ErrorCode::InvalidField, format!("`limit` is 1 to {HISTORY_LIMIT}")));
+        }
+        let log = self.log(policy);
+        let gap = match cursor {
+            Some(cursor) if !backward => missed(channel, cursor, log.extent(channel).await?)?,
+            _ => None,
+        };
+        let from = if backward {
+            From::Before(cursor.map(|cursor| cursor.offset))
+        } else {
+            From::After(gap.as_ref().map_or(cursor.map_or(0, |cursor| cursor.offset), |gap| gap.to))
+        };
+        let page = log.read(channel, Query { from, limit: limit.into(), bytes: HISTORY_BYTES }).await?;
+        let extent = page.extent;
+        let next = page.publications.last().and_then(|last| {
+            let more = if backward { last.offset > extent.first } else { last.offset < extent.top };
+            more.then_some(Cursor { epoch: extent.epoch, offset: last.offset })
+        });
+        Ok(HistoryPage {
+            id: 0,
+            channel: channel.clone(),
+            publications: page.publications.iter().map(|publication| publication.to_frame(channel)).collect(),
+            top: Cursor { epoch: extent.epoch, offset: extent.top },
+            next,
+            gap,
+        })
+    }
+
+    /// Who is in a channel.
+    pub async fn list_presence(&self, channel: &ChannelName) -> Result<List, Refusal> {
+        if !self.policy(channel)?.presence {
+            let message = format!("the namespace `{}` has no presence", channel.namespace());
+            return Err(Refusal::new(ErrorCode::NotSupported, message));
+        }
+        Ok(self.presence.list(channel).await)
+    }
+
+    /// Hands a private message to the sessions that are connected. Gives how many took it.
+    pub fn send(&self, to: &Target, message: Message) -> Result<u32, Refusal> {
+        match self.sessions.send(to, ServerFrame::Message(message)) {
+            0 => Err(Refusal::new(ErrorCode::NotConnected, "nobody with that address is connected, or can take more")),
+            sessions => Ok(sessions),
+        }
+    }
+
+    /// The rights of a client: its token's, or those of nobody where nobody may come in.
+    pub fn authenticate(&self, token: Option<&str>, address: IpAddr) -> Result<Rights, Refusal> {
+        Ok(self.auth.rights(token, address, SystemTime::now())?)
+    }
+
+    /// The backend that this API key is of, or `None` where the text is no API key.
+    pub fn backend(&self, bearer: &str) -> Result<Option<Backend>, Refusal> {
+        Ok(ApiKey::is_meant(bearer).then(|| self.auth.api_keys.check(bearer)).transpose()?)
+    }
+
+    pub(crate) fn verify(&self, token: &str) -> Result<Rights, Refusal> {
+        Ok(self.auth.verifier.verify(token, SystemTime::now())?)
+    }
+
+    pub(crate) fn open_state(&self, sealed: &str) -> Result<SessionState, Refusal> {
+        Ok(self.auth.sealer.open(sealed)?)
+    }
+
+    pub(crate) fn seal_state(&self, state: &SessionState) -> String {
+        self.auth.sealer.seal(state)
+    }
+
+    #[must_use]
+    pub fn durable_log(&self) -> &Arc<dyn Log> {
+        &self.durable
+    }
+
+    pub(crate) fn next_connection(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A session is no longer in a channel by this connection.
+    pub(crate) async fn leave(&self, channel: &ChannelName, session: &SessionId, connection: u64) {
+        if let Some(left) = self.presence.leave(channel, session, connection).await {
+            let (member, occupancy) = (left.member, left.occupancy);
+            self.tell_leave(Leave { channel: channel.clone(), member, occupancy });
+        }
+    }
+
+    /// A session that will not return leaves its channels.
+    pub(crate) async fn depart(&self, departed: Departed) {
+        for channel in &departed.channels {
+            self.leave(channel, &departed.session, departed.connection).await;
+        }
+    }
+
+    pub(crate) fn tell_join(&self, join: Join) {
+        let (name, occupancy) = (join.channel.clone(), join.occupancy);
+        self.tell_presence(&name, occupancy, ServerFrame::Join(join));
+    }
+
+    fn tell_leave(&self, leave: Leave) {
+        let (name, occupancy) = (leave.channel.clone(), leave.occupancy);
+        self.tell_presence(&name, occupancy, ServerFrame::Leave(leave));
+    }
+
+    fn tell_presence(&self, name: &ChannelName, occupancy: u32, frame: ServerFrame) {
+        let Some(channel) = self.channels.get(name) else { return };
+        if occupancy > PRESENCE_EVENTS_LIMIT {
+            channel.note_occupancy(occupancy);
+        } else {
+            channel.tell_presence(&frame);
+        }
+    }
+
+    /// Whether this node takes new clients.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Tells every session to be live elsewhere within this time.
+    pub fn drain(&self, within: Duration) {
+        self.draining.store(true, Ordering::Relaxed);
+        let (count, millis) = (self.sessions.count().max(1), within.as_millis() as u32);
+        self.sessions.tell_all(|index| {
+            // Spread over the first half, so that the slowest still has the second.
+            let reconnect_in = (u64::from(millis / 2) * index as u64 / count as u64) as u32;
+            ServerFrame::Draining(Draining { reconnect_in, close_in: millis })
+        });
+    }
+
+    /// Looks after what nobody waits for: holes, sessions that did not return, counts of big channels.
+    pub async fn tend(self: Arc<Self>, cancel: CancellationToken) {
+        let mut ticks = interval(TEND_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut counted = Instant::now();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = cancel.cancelled() => return,
+            }
+            for departed in self.sessions.take_departed(Instant::now()) {
+                self.depart(departed).await;
+            }
+            let tell_counts = counted.elapsed() >= Duration::from_secs(1);
+            for channel in self.channels.all() {
+                if let Err(error) = channel.repair(HOLE_PATIENCE).await {
+                    warn!(channel = %channel.name(), %error, "a hole can't be read from the log yet");
+                }
+                if tell_counts && let Some(occupancy) = channel.take_occupancy() {
+                    let channel_name = channel.name().clone();
+                    channel.tell_presence(&ServerFrame::Occupancy(Occupancy { channel: channel_name, occupancy }));
+                }
+            }
+            if tell_counts {
+                counted = Instant::now();
+            }
+        }
+    }
+}

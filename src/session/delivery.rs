@@ -1,0 +1,159 @@
+//! What waits in the outbox goes to the wire, as many frames a write as there are; and who fell behind is read from
+//! the log, a page at a time, between the writes, as fast as the client takes it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::{debug, warn};
+use xpush_protocol::{
+    ChannelName, Cursor, Gap, Lag, ServerFrame, SessionId, UnsubscribeReason, Unsubscribed, UserId,
+};
+use xpush_transports::{Lane, Outgoing, Peer, Writer};
+
+use super::{Outbox, Session, now, outbox::Behind, subscription::missed};
+use crate::{
+    auth::SessionState,
+    log::{From, Query},
+    node::Node,
+};
+
+/// A page of the log for one that is behind: what may wait in memory for a client that does not read.
+const CATCH_UP_PAGE: Query = Query { from: From::After(0), limit: 256, bytes: 32 * 1024 };
+
+/// Writes until the wire breaks, or until the outbox is closed and all was said.
+pub(super) async fn write_all(
+    node: &Node,
+    outbox: &Arc<Outbox>,
+    checkpoints: Option<Checkpoints>,
+    mut writer: impl Writer,
+) {
+    let mut batch = Vec::new();
+    loop {
+        let mut taken = outbox.take(&mut batch, checkpoints.is_some());
+        if let Some(behind) = taken.behind {
+            let read = catch_up(node, outbox, behind, &mut batch).await;
+            // The state speaks of what is in the batch: of this channel, that is more than was queued.
+            for position in taken.positions.iter_mut().filter(|(name, _)| *name == read.0) {
+                position.1 = read.1;
+            }
+        }
+        node.metrics.delivered(taken.delivered);
+        if batch.is_empty() {
+            if let Some(farewell) = outbox.farewell() {
+                writer.close(farewell).await;
+                return;
+            }
+            // Nobody keeps a busy hour's memory through a quiet night.
+            batch = Vec::new();
+            outbox.ready().await;
+            continue;
+        }
+        if let Some(checkpoints) = &checkpoints {
+            batch.push(checkpoints.at(node, taken.positions));
+        }
+        if let Err(closed) = writer.write(&mut batch).await {
+            debug!(%closed, "the wire broke while it was written to");
+            return;
+        }
+    }
+}
+
+/// Reads one page from the log for a subscription that is behind. Gives where it then stands.
+async fn catch_up(
+    node: &Node,
+    outbox: &Outbox,
+    behind: Behind,
+    batch: &mut Vec<Outgoing>,
+) -> (ChannelName, Cursor) {
+    let Behind { key, channel, mut cursor, tell } = behind;
+    let name = channel.name();
+    let page = match channel
+        .log()
+        .read(name, Query { from: From::After(cursor.offset), ..CATCH_UP_PAGE })
+        .await
+    {
+        Ok(page) => page,
+        Err(error) => {
+            warn!(channel = %name, %error, "a subscription that is behind can't be read from the log, and ends");
+            outbox.end(key);
+            let reason = UnsubscribeReason::LogUnavailable;
+            push(
+                outbox,
+                batch,
+                Lane::Control,
+                &ServerFrame::Unsubscribed(Unsubscribed { id: None, channel: name.clone(), reason }),
+            );
+            return (name.clone(), cursor);
+        }
+    };
+    let extent = page.extent;
+    if tell {
+        node.metrics.lagged();
+        let lag = Lag { channel: name.clone(), behind: extent.top.saturating_sub(cursor.offset) };
+        push(outbox, batch, Lane::Control, &ServerFrame::Lag(lag));
+    }
+    let same_epoch = cursor.epoch == extent.epoch;
+    let mut publications = page.publications;
+    if let Some(gap) = gap(name, cursor, extent) {
+        node.metrics.gap();
+        cursor = Cursor { epoch: gap.epoch, offset: gap.to };
+        push(outbox, batch, Lane::Backfill, &ServerFrame::Gap(gap));
+        if !same_epoch {
+            // The page was asked for in the numbers of another epoch; the next one begins where this one does.
+            publications.clear();
+        }
+    }
+    for publication in &publications {
+        cursor.offset = publication.offset;
+        push(outbox, batch, Lane::Backfill, &ServerFrame::Publication(publication.to_frame(name)));
+    }
+    outbox.advance(key, cursor, publications.len() as u64);
+    if channel.try_go_live(outbox, key, cursor) {
+        if outbox.take_lag_told(key) {
+            push(outbox, batch, Lane::Control, &ServerFrame::Lag(Lag { channel: name.clone(), behind: 0 }));
+        }
+    } else {
+        outbox.still_behind(key);
+    }
+    (name.clone(), cursor)
+}
+
+/// What a subscription at this cursor can't have any more.
+fn gap(name: &ChannelName, cursor: Cursor, extent: crate::log::Extent) -> Option<Gap> {
+    // A cursor beyond the top is one of a publication that the log is about to show: nothing is missing.
+    missed(name, cursor, extent).unwrap_or(None)
+}
+
+fn push(outbox: &Outbox, batch: &mut Vec<Outgoing>, lane: Lane, frame: &ServerFrame) {
+    batch.push(Outgoing { bytes: outbox.codec().encode(frame), lane });
+}
+
+/// Makes the state that goes to a client whose wire has no lasting connection: all that any node needs to go on.
+pub(super) struct Checkpoints {
+    session: SessionId,
+    user: Option<UserId>,
+    token: Arc<Mutex<Option<String>>>,
+}
+
+impl Checkpoints {
+    /// `None`: the wire does not want them.
+    pub(super) fn new(session: &Session, peer: &Peer) -> Option<Self> {
+        peer.wants_checkpoints.then(|| Self {
+            session: session.id.clone(),
+            user: session.user().cloned(),
+            token: Arc::clone(&session.token),
+        })
+    }
+
+    fn at(&self, node: &Node, vector: Vec<(ChannelName, Cursor)>) -> Outgoing {
+        let Self { session, user, token } = self;
+        let token = token.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let state = SessionState {
+            session: session.clone(),
+            user: user.clone(),
+            token,
+            vector,
+            issued: now() / 1000,
+        };
+        Outgoing { bytes: node.seal_state(&state).into(), lane: Lane::Checkpoint }
+    }
+}

@@ -1,0 +1,309 @@
+//! The outbox is what waits to be written to one connection, and it is bounded. A subscription whose publications
+//! no longer fit is not thrown out: it falls behind, takes no more live publications, and is read from the log as
+//! fast as the client takes it, until it stands where the channel stands. The log is the slow client's buffer.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use slab::Slab;
+use tokio::sync::Notify;
+use xpush_protocol::{ChannelName, Codec, Cursor, ServerFrame};
+use xpush_transports::{Farewell, Lane, Outgoing};
+
+use crate::channel::{Channel, Encoded};
+
+/// Live publications that may wait. Full means that the client reads too slowly: its subscription lags on the log
+/// from here.
+const LIVE_CAPACITY: usize = 1024;
+/// Bytes of them. With what the wire itself buffers, a client that stops reading costs less than 256 KiB.
+const LIVE_BYTES: usize = 64 * 1024;
+/// Answers that may wait; beyond it the session reads no further commands.
+const ANSWERS_CAPACITY: usize = 64;
+/// Joins, leaves and other news that nobody asked for; beyond it they are dropped, and presence can be asked for.
+const EVENTS_CAPACITY: usize = 256;
+/// Private messages; beyond it the sender is told that this session did not get it.
+const MESSAGES_CAPACITY: usize = 64;
+
+/// A subscription's place in its session's outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DeliveryKey(usize);
+
+/// What waits to be written to one connection.
+pub struct Outbox {
+    codec: Codec,
+    queue: Mutex<Queue>,
+    /// Something waits.
+    ready: Notify,
+    /// The answers that waited were taken.
+    room: Notify,
+    /// `farewell` was set.
+    closing: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    answers: VecDeque<Bytes>,
+    events: VecDeque<Bytes>,
+    messages: VecDeque<Arc<Encoded>>,
+    live: VecDeque<Outgoing>,
+    live_bytes: usize,
+    deliveries: Slab<Option<Delivery>>,
+    behind: VecDeque<DeliveryKey>,
+    farewell: Option<Farewell>,
+    /// Publications ever queued, for the metrics.
+    delivered: u64,
+}
+
+/// How far one subscription got.
+struct Delivery {
+    channel: Arc<Channel>,
+    /// Behind the last publication that was queued for the wire.
+    cursor: Cursor,
+    live: bool,
+    /// The client was told that it lags, and is to be told when it doesn't.
+    lag_told: bool,
+    /// It was live once: from here on falling behind is news.
+    was_live: bool,
+}
+
+/// What was taken out of an outbox.
+pub(super) struct Taken {
+    pub(super) behind: Option<Behind>,
+    pub(super) positions: Vec<(ChannelName, Cursor)>,
+    /// Publications queued since the last time, for the metrics.
+    pub(super) delivered: u64,
+}
+
+/// A subscription that has to be read from the log.
+pub(super) struct Behind {
+    pub(super) key: DeliveryKey,
+    pub(super) channel: Arc<Channel>,
+    pub(super) cursor: Cursor,
+    /// The client should be told that it lags.
+    pub(super) tell: bool,
+}
+
+impl Outbox {
+    #[must_use]
+    pub fn new(codec: Codec) -> Self {
+        Self {
+            codec,
+            queue: Mutex::default(),
+            ready: Notify::new(),
+            room: Notify::new(),
+            closing: Notify::new(),
+        }
+    }
+
+    #[must_use]
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// Queues the answer to a command. The caller asked for room first.
+    pub(super) fn push_answer(&self, frame: &ServerFrame) {
+        let bytes = self.codec.encode(frame);
+        self.queue().answers.push_back(bytes);
+        self.ready.notify_one();
+    }
+
+    /// Waits until answers may be queued. Cancel safe.
+    pub(super) async fn room(&self) {
+        loop {
+            let room = self.room.notified();
+            if self.queue().answers.len() < ANSWERS_CAPACITY {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    /// Queues news that nobody asked for, or drops it.
+    pub(crate) fn push_event(&self, frame: &Encoded) {
+        let bytes = frame.bytes(self.codec);
+        let mut queue = self.queue();
+        if queue.events.len() < EVENTS_CAPACITY {
+            queue.events.push_back(bytes);
+            self.ready.notify_one();
+        }
+    }
+
+    /// Queues a private message, unless too many wait.
+    pub(crate) fn push_message(&self, message: &Arc<Encoded>) -> bool {
+        let mut queue = self.queue();
+        let fits = queue.messages.len() < MESSAGES_CAPACITY && queue.farewell.is_none();
+        if fits {
+            queue.messages.push_back(Arc::clone(message));
+            self.ready.notify_one();
+        }
+        fits
+    }
+
+    /// The private messages that were not written.
+    pub(super) fn take_messages(&self) -> VecDeque<Arc<Encoded>> {
+        std::mem::take(&mut self.queue().messages)
+    }
+
+    /// Queues a publication for a live subscription, or lets the subscription fall behind.
+    pub(crate) fn push_live(&self, key: DeliveryKey, cursor: Cursor, frame: &Encoded, lane: Lane) {
+        let mut queue = self.queue();
+        let queue = &mut *queue;
+        let Some(delivery) = queue.deliveries.get_mut(key.0).and_then(Option::as_mut) else { return };
+        if !delivery.live || cursor.offset <= delivery.cursor.offset {
+            return;
+        }
+        let bytes = frame.bytes(self.codec);
+        if queue.live.len() >= LIVE_CAPACITY
+            || queue.live_bytes + bytes.len() > LIVE_BYTES && !queue.live.is_empty()
+        {
+            delivery.live = false;
+            queue.behind.push_back(key);
+        } else {
+            delivery.cursor = cursor;
+            queue.live_bytes += bytes.len();
+            queue.live.push_back(Outgoing { bytes, lane });
+            queue.delivered += 1;
+        }
+        self.ready.notify_one();
+    }
+
+    /// A place for a subscription that is about to begin.
+    pub(super) fn reserve(&self) -> DeliveryKey {
+        DeliveryKey(self.queue().deliveries.insert(None))
+    }
+
+    /// Begins a subscription behind `cursor`, with its answer before everything that it delivers.
+    pub(super) fn begin(
+        &self,
+        key: DeliveryKey,
+        channel: Arc<Channel>,
+        cursor: Cursor,
+        answer: &ServerFrame,
+    ) {
+        let answer = self.codec.encode(answer);
+        let mut queue = self.queue();
+        queue.answers.push_back(answer);
+        let delivery = Delivery { channel, cursor, live: false, lag_told: false, was_live: false };
+        if let Some(place) = queue.deliveries.get_mut(key.0) {
+            *place = Some(delivery);
+            queue.behind.push_back(key);
+        }
+        self.ready.notify_one();
+    }
+
+    pub(super) fn end(&self, key: DeliveryKey) {
+        let mut queue = self.queue();
+        queue.deliveries.try_remove(key.0);
+        queue.behind.retain(|behind| *behind != key);
+    }
+
+    /// Called by the channel, under its lock.
+    pub(crate) fn go_live(&self, key: DeliveryKey) {
+        let mut queue = self.queue();
+        if let Some(delivery) = queue.deliveries.get_mut(key.0).and_then(Option::as_mut) {
+            delivery.live = true;
+            delivery.was_live = true;
+        }
+    }
+
+    /// What the channel has to say can't be handed out in order: read it from the log.
+    pub(crate) fn fall_behind(&self, key: DeliveryKey) {
+        let mut queue = self.queue();
+        if let Some(delivery) = queue.deliveries.get_mut(key.0).and_then(Option::as_mut)
+            && delivery.live
+        {
+            delivery.live = false;
+            queue.behind.push_back(key);
+            self.ready.notify_one();
+        }
+    }
+
+    /// Moves all that waits into `batch`, and gives the next subscription that has to be read from the log: what it
+    /// reads comes behind the batch. With `positions`, it gives where every subscription stands once the batch is
+    /// written: under the same lock, or the two could differ.
+    pub(super) fn take(&self, batch: &mut Vec<Outgoing>, positions: bool) -> Taken {
+        let mut queue = self.queue();
+        let queue = &mut *queue;
+        let control = |bytes| Outgoing { bytes, lane: Lane::Control };
+        if !queue.answers.is_empty() {
+            batch.extend(queue.answers.drain(..).map(control));
+            self.room.notify_one();
+        }
+        batch.extend(queue.events.drain(..).map(control));
+        batch.extend(queue.messages.drain(..).map(|message| control(message.bytes(self.codec))));
+        batch.extend(queue.live.drain(..));
+        queue.live_bytes = 0;
+        let positions = if positions { queue.positions() } else { Vec::new() };
+        Taken { behind: queue.next_behind(), positions, delivered: std::mem::take(&mut queue.delivered) }
+    }
+
+    /// Notes how far a subscription was read from the log.
+    pub(super) fn advance(&self, key: DeliveryKey, cursor: Cursor, publications: u64) {
+        let mut queue = self.queue();
+        queue.delivered += publications;
+        if let Some(delivery) = queue.deliveries.get_mut(key.0).and_then(Option::as_mut) {
+            delivery.cursor = cursor;
+        }
+    }
+
+    /// A subscription that was read from the log and is not at the end yet: its turn comes again.
+    pub(super) fn still_behind(&self, key: DeliveryKey) {
+        self.queue().behind.push_back(key);
+    }
+
+    /// Whether the client was told that it lags, and so has to be told that it no longer does.
+    pub(super) fn take_lag_told(&self, key: DeliveryKey) -> bool {
+        let mut queue = self.queue();
+        let delivery = queue.deliveries.get_mut(key.0).and_then(Option::as_mut);
+        delivery.is_some_and(|delivery| std::mem::take(&mut delivery.lag_told))
+    }
+
+    /// Waits until there is something to take. Cancel safe.
+    pub(super) async fn ready(&self) {
+        self.ready.notified().await;
+    }
+
+    /// What is queued is still written, then the connection ends. The first reason holds.
+    pub(crate) fn close(&self, farewell: Farewell) {
+        self.queue().farewell.get_or_insert(farewell);
+        self.ready.notify_one();
+        self.closing.notify_one();
+    }
+
+    /// Waits until somebody closes this. Cancel safe.
+    pub(super) async fn closing(&self) {
+        while self.farewell().is_none() {
+            self.closing.notified().await;
+        }
+    }
+
+    pub(super) fn farewell(&self) -> Option<Farewell> {
+        self.queue().farewell.clone()
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn positions(&self) -> Vec<(ChannelName, Cursor)> {
+        let deliveries = self.deliveries.iter().filter_map(|(_, delivery)| delivery.as_ref());
+        deliveries.map(|delivery| (delivery.channel.name().clone(), delivery.cursor)).collect()
+    }
+
+    fn next_behind(&mut self) -> Option<Behind> {
+        while let Some(key) = self.behind.pop_front() {
+            if let Some(delivery) = self.deliveries.get_mut(key.0).and_then(Option::as_mut) {
+                let tell = delivery.was_live && !delivery.lag_told;
+                delivery.lag_told |= tell;
+                let (channel, cursor) = (Arc::clone(&delivery.channel), delivery.cursor);
+                return Some(Behind { key, channel, cursor, tell });
+            }
+        }
+        None
+    }
+}

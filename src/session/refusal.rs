@@ -1,0 +1,55 @@
+//! Why a command is refused, as it becomes an `error` frame or an HTTP problem.
+
+use xpush_protocol::{ChannelName, Error, ErrorCode};
+
+use crate::{
+    auth::{ApiKeyError, StateError, TokenError},
+    log::LogError,
+};
+
+/// Why a command is refused. The session goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub code: ErrorCode,
+    /// For a person: what happened and what to do.
+    pub message: String,
+    /// Milliseconds after which a retry makes sense.
+    pub retry_after: Option<u32>,
+}
+
+impl Refusal {
+    #[must_use]
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry_after: None }
+    }
+
+    #[must_use]
+    pub fn into_frame(self, id: Option<u32>, channel: Option<ChannelName>) -> Error {
+        let Self { code, message, retry_after } = self;
+        Error { id, code, message, channel, retry: code.may_retry(), retry_after }
+    }
+}
+
+impl From<LogError> for Refusal {
+    fn from(error: LogError) -> Self {
+        let code = match error {
+            LogError::TooManyChannels { .. } => ErrorCode::LimitReached,
+            LogError::Damaged { .. } => ErrorCode::Internal,
+            LogError::Unavailable { .. } | LogError::Open { .. } | LogError::NewerFormat { .. } => {
+                ErrorCode::LogUnavailable
+            }
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+macro_rules! from_auth {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Refusal {
+            fn from(error: $error) -> Self {
+                Self::new(error.code(), error.to_string())
+            }
+        })*
+    };
+}
+from_auth!(TokenError, StateError, ApiKeyError);

@@ -1,0 +1,207 @@
+//! Which sessions are here, and which just went: a session outlives its connection for a while, so that a phone
+//! that changes its wire finds its private messages and has never left its channels.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use xpush_protocol::{ChannelName, CloseCode, ServerFrame, SessionId, Target, UserId};
+use xpush_transports::Farewell;
+
+use super::Outbox;
+use crate::channel::Encoded;
+
+/// How long a session is waited for after its wire broke.
+pub const LINGER: Duration = Duration::from_secs(10);
+/// Private messages kept for one that is away.
+const MAILBOX_CAPACITY: usize = 64;
+
+/// The sessions of this node.
+#[derive(Default)]
+pub struct Sessions(Mutex<Tables>);
+
+#[derive(Default)]
+struct Tables {
+    present: HashMap<SessionId, Present>,
+    absent: HashMap<SessionId, Absent>,
+    by_user: HashMap<UserId, HashSet<SessionId>>,
+    /// What connections that were taken over held: the newer one has until then to take its places up.
+    replaced: Vec<(Instant, Departed)>,
+}
+
+struct Present {
+    connection: u64,
+    outbox: Arc<Outbox>,
+}
+
+struct Absent {
+    connection: u64,
+    user: Option<UserId>,
+    channels: Vec<ChannelName>,
+    mailbox: VecDeque<Arc<Encoded>>,
+    until: Instant,
+}
+
+/// A session whose time ran out: it leaves its channels.
+pub struct Departed {
+    pub session: SessionId,
+    pub connection: u64,
+    pub channels: Vec<ChannelName>,
+}
+
+/// What a connection leaves behind.
+pub(super) struct Remains<'a> {
+    pub(super) session: &'a SessionId,
+    pub(super) user: Option<&'a UserId>,
+    pub(super) connection: u64,
+    pub(super) channels: Vec<ChannelName>,
+    pub(super) messages: VecDeque<Arc<Encoded>>,
+    /// The client may come back; else it said goodbye.
+    pub(super) may_return: bool,
+}
+
+impl Sessions {
+    /// A connection takes the session over: an older one of it is told so, and what waited for it is handed on.
+    pub(super) fn attach(
+        &self,
+        session: &SessionId,
+        user: Option<&UserId>,
+        connection: u64,
+        outbox: &Arc<Outbox>,
+    ) {
+        let mut tables = self.tables();
+        if let Some(user) = user {
+            tables.by_user.entry(user.clone()).or_default().insert(session.clone());
+        }
+        if let Some(absent) = tables.absent.remove(session) {
+            hand_on(&absent.mailbox, outbox);
+        }
+        let present = Present { connection, outbox: Arc::clone(outbox) };
+        if let Some(older) = tables.present.insert(session.clone(), present) {
+            hand_on(&older.outbox.take_messages(), outbox);
+            older
+                .outbox
+                .close(Farewell::new(CloseCode::Replaced, "another connection took the session over"));
+        }
+    }
+
+    /// A connection is gone. Gives whose channels are to be left now, if the session will not return.
+    pub(super) fn detach(&self, remains: Remains<'_>) -> Option<Departed> {
+        let Remains { session, user, connection, channels, mut messages, may_return } = remains;
+        let mut tables = self.tables();
+        match tables.present.get(session) {
+            Some(present) if present.connection == connection => {}
+            newer => {
+                // Taken over meanwhile: what came in between the two is the newer one's.
+                if let Some(newer) = newer {
+                    hand_on(&messages, &newer.outbox);
+                }
+                let departed = Departed { session: session.clone(), connection, channels };
+                tables.replaced.push((Instant::now() + LINGER, departed));
+                return None;
+            }
+        }
+        tables.present.remove(session);
+        if !may_return {
+            tables.forget_user(user, session);
+            return Some(Departed { session: session.clone(), connection, channels });
+        }
+        messages.truncate(MAILBOX_CAPACITY);
+        let until = Instant::now() + LINGER;
+        let absent = Absent { connection, user: user.cloned(), channels, mailbox: messages, until };
+        tables.absent.insert(session.clone(), absent);
+        None
+    }
+
+    /// The sessions that were waited for in vain.
+    pub fn take_departed(&self, now: Instant) -> Vec<Departed> {
+        let mut tables = self.tables();
+        let over: Vec<_> =
+            tables.absent.iter().filter(|(_, a)| a.until <= now).map(|(id, _)| id.clone()).collect();
+        let (replaced, waiting) = std::mem::take(&mut tables.replaced).into_iter().partition(|(until, _)| *until <= now);
+        tables.replaced = waiting;
+        let replaced: Vec<(Instant, Departed)> = replaced;
+        let absent: Vec<_> = over
+            .into_iter()
+            .filter_map(|session| {
+                let absent = tables.absent.remove(&session)?;
+                tables.forget_user(absent.user.as_ref(), &session);
+                Some(Departed { session, connection: absent.connection, channels: absent.channels })
+            })
+            .collect();
+        replaced.into_iter().map(|(_, departed)| departed).chain(absent).collect()
+    }
+
+    /// Hands a private message to whom it is for. Gives how many sessions took it.
+    pub fn send(&self, to: &Target, message: ServerFrame) -> u32 {
+        let message = Arc::new(Encoded::new(&message));
+        let mut tables = self.tables();
+        match to {
+            Target::Session(session) => u32::from(tables.hand(session, &message)),
+            Target::User(user) => {
+                let sessions = tables.by_user.get(user).cloned().unwrap_or_default();
+                sessions.iter().map(|session| u32::from(tables.hand(session, &message))).sum()
+            }
+        }
+    }
+
+    /// Tells every session something, each its own.
+    pub fn tell_all(&self, mut frame: impl FnMut(usize) -> ServerFrame) {
+        for (index, present) in self.tables().present.values().enumerate() {
+            present.outbox.push_event(&Encoded::new(&frame(index)));
+        }
+    }
+
+    /// Ends every connection.
+    pub fn close_all(&self, farewell: &Farewell) {
+        for present in self.tables().present.values() {
+            present.outbox.close(farewell.clone());
+        }
+    }
+
+    /// Sessions that have a connection here.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.tables().present.len()
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tables {
+    fn hand(&mut self, session: &SessionId, message: &Arc<Encoded>) -> bool {
+        if let Some(present) = self.present.get(session) {
+            return present.outbox.push_message(message);
+        }
+        let Some(absent) = self.absent.get_mut(session) else { return false };
+        let fits = absent.mailbox.len() < MAILBOX_CAPACITY;
+        if fits {
+            absent.mailbox.push_back(Arc::clone(message));
+        }
+        fits
+    }
+
+    fn forget_user(&mut self, user: Option<&UserId>, session: &SessionId) {
+        let Some(user) = user else { return };
+        if let Some(sessions) = self.by_user.get_mut(user) {
+            sessions.remove(session);
+            if sessions.is_empty() {
+                self.by_user.remove(user);
+            }
+        }
+    }
+}
+
+/// What waited for a session goes to its newer connection, as far as there is room.
+fn hand_on(messages: &VecDeque<Arc<Encoded>>, outbox: &Outbox) {
+    for message in messages {
+        if !outbox.push_message(message) {
+            return;
+        }
+    }
+}

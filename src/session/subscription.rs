@@ -1,0 +1,190 @@
+//! What a session listens to. A subscription always begins behind some cursor and is read from the log up to where
+//! the channel stands; one that begins there is live at once. To resume and to lag are the same thing.
+
+use std::sync::Arc;
+
+use xpush_protocol::{
+    ChannelName, Cursor, ErrorCode, Gap, Join, Member, ServerFrame, Subscribed, UnsubscribeReason,
+    Unsubscribed,
+};
+
+use super::{DeliveryKey, Outbox, Refusal, Session};
+use crate::{
+    auth::Permission,
+    channel::{Channel, SubscriberKey},
+    log::Extent,
+    node::Node,
+};
+
+/// A session's place in a channel.
+pub(super) struct Subscription {
+    channel: Arc<Channel>,
+    subscriber: SubscriberKey,
+    delivery: DeliveryKey,
+}
+
+impl Subscription {
+    /// Takes the session out of the fan-out; its presence is another matter.
+    pub(super) fn end(self, node: &Node, outbox: &Outbox) {
+        node.channels.leave(&self.channel, self.subscriber);
+        outbox.end(self.delivery);
+    }
+}
+
+impl Session {
+    /// Subscribes, and answers `subscribed` or `error` with this id.
+    pub(super) async fn subscribe_or_tell(
+        &mut self,
+        id: u32,
+        name: ChannelName,
+        cursor: Option<Cursor>,
+        last: Option<u32>,
+    ) {
+        if let Err(refusal) = self.subscribe(id, &name, cursor, last).await {
+            self.outbox.push_answer(&ServerFrame::Error(refusal.into_frame(Some(id), Some(name))));
+        }
+    }
+
+    async fn subscribe(
+        &mut self,
+        id: u32,
+        name: &ChannelName,
+        cursor: Option<Cursor>,
+        last: Option<u32>,
+    ) -> Result<(), Refusal> {
+        self.refuse_expired()?;
+        self.require(Permission::Subscribe, name)?;
+        let node = Arc::clone(&self.node);
+        let policy = node.policy(name)?;
+        if self.detached {
+            return Err(Refusal::new(ErrorCode::NotSupported, "a detached connection only sends"));
+        }
+        if self.subscriptions.contains_key(name) {
+            return Err(Refusal::new(ErrorCode::AlreadySubscribed, format!("already subscribed to {name}")));
+        }
+        if self.subscriptions.len() >= node.limits.subscriptions {
+            let message = format!("a session may have {} subscriptions", node.limits.subscriptions);
+            return Err(Refusal::new(ErrorCode::LimitReached, message));
+        }
+        let presence = policy.presence && self.rights.allows(Permission::Presence, name);
+
+        // In the fan-out before the log is read: a publication could fall between.
+        let delivery = self.outbox.reserve();
+        let (channel, subscriber) = node
+            .channels
+            .enter(name, policy, node.log(policy), |channel| channel.add(&self.outbox, delivery, presence));
+        let subscription = Subscription { channel: Arc::clone(&channel), subscriber, delivery };
+        let start = match start(&channel, cursor, last).await {
+            Ok(start) => start,
+            Err(refusal) => {
+                subscription.end(&node, &self.outbox);
+                return Err(refusal);
+            }
+        };
+        let mut occupancy = None;
+        if policy.presence {
+            let member = Member { session: self.id.clone(), user: self.user().cloned() };
+            let joined = node.presence.join(name, member.clone(), self.connection).await;
+            occupancy = presence.then_some(joined.occupancy);
+            if joined.new {
+                node.tell_join(Join { channel: name.clone(), member, occupancy: joined.occupancy });
+            }
+        }
+        let answer = ServerFrame::Subscribed(Subscribed {
+            id,
+            channel: name.clone(),
+            cursor: start.cursor,
+            top: start.top,
+            gap: start.gap,
+            ephemeral: policy.retention.is_ephemeral(),
+            occupancy,
+        });
+        self.outbox.begin(delivery, channel, start.cursor, &answer);
+        self.subscriptions.insert(name.clone(), subscription);
+        Ok(())
+    }
+
+    pub(super) async fn unsubscribe(&mut self, id: u32, name: ChannelName) -> ServerFrame {
+        match self.subscriptions.remove(&name) {
+            Some(subscription) => {
+                subscription.end(&self.node, &self.outbox);
+                self.node.leave(&name, &self.id, self.connection).await;
+                let reason = UnsubscribeReason::Requested;
+                ServerFrame::Unsubscribed(Unsubscribed { id: Some(id), channel: name, reason })
+            }
+            None => {
+                let refusal = Refusal::new(ErrorCode::NotSubscribed, format!("not subscribed to {name}"));
+                ServerFrame::Error(refusal.into_frame(Some(id), Some(name)))
+            }
+        }
+    }
+
+    /// Ends the subscriptions that `which` picks, and tells the client.
+    pub(super) async fn end_subscriptions(
+        &mut self,
+        reason: UnsubscribeReason,
+        which: impl Fn(&ChannelName) -> bool,
+    ) {
+        let names: Vec<_> = self.subscriptions.keys().filter(|name| which(name)).cloned().collect();
+        for name in names {
+            if let Some(subscription) = self.subscriptions.remove(&name) {
+                subscription.end(&self.node, &self.outbox);
+                self.node.leave(&name, &self.id, self.connection).await;
+                self.outbox.room().await;
+                self.outbox.push_answer(&ServerFrame::Unsubscribed(Unsubscribed {
+                    id: None,
+                    channel: name,
+                    reason,
+                }));
+            }
+        }
+    }
+
+    /// Whether the rights grant it.
+    pub(super) fn require(&self, permission: Permission, channel: &ChannelName) -> Result<(), Refusal> {
+        if self.rights.allows(permission, channel) {
+            return Ok(());
+        }
+        let message = format!("the token does not grant `{permission}` on {channel}");
+        Err(Refusal::new(ErrorCode::PermissionDenied, message))
+    }
+}
+
+/// Where a subscription begins, and what it can't have.
+struct Start {
+    cursor: Cursor,
+    top: u64,
+    gap: Option<Gap>,
+}
+
+async fn start(channel: &Channel, wanted: Option<Cursor>, last: Option<u32>) -> Result<Start, Refusal> {
+    let delivered = channel.delivered().await?;
+    if wanted.is_none() && last.is_none() {
+        return Ok(Start { cursor: delivered, top: delivered.offset, gap: None });
+    }
+    let extent = channel.log().extent(channel.name()).await?;
+    let Extent { epoch, first, top } = extent;
+    let at = |offset| Cursor { epoch, offset };
+    let Some(wanted) = wanted else {
+        let back = top.saturating_sub(u64::from(last.unwrap_or_default()));
+        return Ok(Start { cursor: at(back.max(first - 1)), top, gap: None });
+    };
+    match missed(channel.name(), wanted, extent)? {
+        Some(gap) => Ok(Start { cursor: at(gap.to), top, gap: Some(gap) }),
+        None => Ok(Start { cursor: wanted, top, gap: None }),
+    }
+}
+
+/// What a reader at this cursor can't have any more.
+pub(crate) fn missed(channel: &ChannelName, cursor: Cursor, extent: Extent) -> Result<Option<Gap>, Refusal> {
+    let Extent { epoch, first, top } = extent;
+    let gap = |from| Gap { channel: channel.clone(), epoch, from, to: first - 1 };
+    if cursor.epoch != epoch {
+        return Ok(Some(gap(1)));
+    }
+    if cursor.offset > top {
+        let message = format!("the cursor {cursor} of {channel} is beyond its newest publication, {top}");
+        return Err(Refusal::new(ErrorCode::CursorAhead, message));
+    }
+    Ok((cursor.offset + 1 < first).then(|| gap(cursor.offset + 1)))
+}

@@ -1,0 +1,235 @@
+//! A node with everything it has in production but the sockets: the memory transport, a real store in a folder of
+//! its own. Dropped, it is gone.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tempfile::TempDir;
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+use xpush::{
+    auth::{Algorithm, ApiKeys, Auth, Claims, Key, Signer, StateSealer, Verifier},
+    broker,
+    channel::Channels,
+    client::{Client, ClientError},
+    log::{Embedded, Keep, KeepByNamespace, Log, Memory},
+    metrics::Metrics,
+    namespace::{Namespaces, Policy, Retention},
+    node::{Limits, Node, Parts},
+    presence,
+    session::serve_all,
+};
+use xpush_protocol::{
+    ChannelName, ClientFrame, Codec, Connect, Connected, Cursor, Json, MessageId, Publish, Published, ServerFrame,
+    Subscribe, Subscribed,
+};
+use xpush_transports::{Admission, Settings, memory};
+
+/// Generous: a test waits this long for what has to happen, on a machine that does other things too.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+const SECRET: &[u8; 32] = b"a secret of the tests, 32 bytes!";
+
+pub struct TestNode {
+    pub node: Arc<Node>,
+    pub store: Arc<Embedded>,
+    dialer: memory::Dialer,
+    cancel: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+    folder: Option<TempDir>,
+}
+
+pub struct Options {
+    pub anonymous: bool,
+    pub limits: Limits,
+    pub recent_size: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let limits = Limits {
+            frame: 64 * 1024,
+            data: 32 * 1024,
+            in_flight: 64,
+            subscriptions: 100,
+            publishes_per_second: 0,
+            ping_interval: Duration::from_secs(15),
+        };
+        Self { anonymous: true, limits, recent_size: 100 }
+    }
+}
+
+impl TestNode {
+    pub fn start() -> Self {
+        Self::with(Options::default())
+    }
+
+    pub fn with(options: Options) -> Self {
+        Self::in_folder(tempfile::tempdir().unwrap(), options)
+    }
+
+    pub fn in_folder(folder: TempDir, options: Options) -> Self {
+        let keep = Keep { count: None, age: None };
+        let recent = Keep { count: Some(options.recent_size), age: Some(Duration::from_secs(60)) };
+        let policy = |retention| Policy { retention, presence: true, history: true };
+        let size = options.recent_size as usize;
+        let ttl = Duration::from_secs(60);
+        let namespaces: Namespaces = [
+            ("room", policy(Retention::Durable { keep })),
+            ("live", policy(Retention::Recent { size, ttl })),
+            ("typing", Policy { presence: false, history: false, ..policy(Retention::None) }),
+        ]
+        .into_iter()
+        .map(|(name, policy)| (name.parse().unwrap(), policy))
+        .collect();
+        let none = Keep { count: Some(0), age: None };
+        let in_memory: KeepByNamespace =
+            HashMap::from([("live".parse().unwrap(), recent), ("typing".parse().unwrap(), none)]);
+        let store = Arc::new(Embedded::open(folder.path(), namespaces.keep()).unwrap());
+        let channels = Arc::new(Channels::default());
+        let auth = Auth {
+            verifier: Verifier::new(vec![Key::new(Algorithm::Hs256, SECRET).unwrap()]),
+            api_keys: ApiKeys::default(),
+            sealer: StateSealer::new(SECRET),
+            loopback_anonymous: options.anonymous,
+        };
+        let node = Node::new(Parts {
+            name: "test".into(),
+            namespaces,
+            limits: options.limits,
+            auth,
+            channels: Arc::clone(&channels),
+            recent: Arc::new(Memory::new(in_memory, 10_000)),
+            durable: Arc::clone(&store) as Arc<dyn Log>,
+            broker: Arc::new(broker::InProcess::new(channels)),
+            presence: Arc::new(presence::InProcess::default()),
+            metrics: Arc::new(Metrics::default()),
+        });
+        let cancel = CancellationToken::new();
+        let (dialer, listener) =
+            memory::listener(Settings::default(), Admission::new(10_000, 10_000), cancel.clone());
+        let tasks = vec![
+            tokio::spawn(serve_all(Arc::clone(&node), listener, cancel.clone())),
+            tokio::spawn(Arc::clone(&node).tend(cancel.clone())),
+        ];
+        Self { node, store, dialer, cancel, tasks, folder: Some(folder) }
+    }
+
+    /// Stops the node and gives its folder, for another to start in.
+    pub async fn stop(mut self) -> TempDir {
+        self.cancel.cancel();
+        for task in self.tasks.drain(..) {
+            task.await.unwrap();
+        }
+        self.store.close();
+        self.folder.take().unwrap()
+    }
+
+    /// A connection that has said nothing yet.
+    pub async fn dial(&self) -> memory::Connection {
+        self.dialer.dial().await.unwrap()
+    }
+
+    pub async fn client(&self) -> TestClient {
+        self.client_with(Codec::Json, Connect::default()).await.unwrap()
+    }
+
+    pub async fn client_with(&self, codec: Codec, connect: Connect) -> Result<TestClient, ClientError> {
+        let mut client = Client::start(self.dial().await, codec);
+        let connected = timeout(PATIENCE, client.connect(connect)).await.unwrap()?;
+        Ok(TestClient { client, connected })
+    }
+
+    pub async fn user(&self, name: &str) -> TestClient {
+        let connect = Connect { token: Some(token(name, "**", 3600)), ..Connect::default() };
+        self.client_with(Codec::Json, connect).await.unwrap()
+    }
+}
+
+impl Drop for TestNode {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// A token for all channels that the pattern matches, which ends in so many seconds.
+pub fn token(user: &str, pattern: &str, seconds: i64) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
+    let claims = serde_json::json!({
+        "sub": user,
+        "exp": now + seconds,
+        "channels": { pattern: ["subscribe", "publish", "history", "presence", "send"] },
+    });
+    let claims: Claims = serde_json::from_value(claims).unwrap();
+    Signer::new(Algorithm::Hs256, None, SECRET).unwrap().sign(&claims).unwrap()
+}
+
+pub fn channel(name: &str) -> ChannelName {
+    name.parse().unwrap()
+}
+
+/// A client that gives up on nothing before `PATIENCE`.
+pub struct TestClient {
+    pub client: Client,
+    pub connected: Connected,
+}
+
+impl TestClient {
+    pub async fn call(&mut self, command: impl FnOnce(u32) -> ClientFrame) -> Result<ServerFrame, ClientError> {
+        timeout(PATIENCE, self.client.call(command)).await.expect("an answer in time")
+    }
+
+    pub async fn event(&mut self) -> ServerFrame {
+        timeout(PATIENCE, self.client.event()).await.expect("an event in time").unwrap()
+    }
+
+    pub async fn subscribe(&mut self, name: &str) -> Subscribed {
+        self.subscribe_at(name, None).await.unwrap()
+    }
+
+    pub async fn subscribe_at(&mut self, name: &str, cursor: Option<Cursor>) -> Result<Subscribed, ClientError> {
+        let channel = channel(name);
+        let frame = |id| ClientFrame::Subscribe(Subscribe { id, channel, cursor, last: None });
+        match self.call(frame).await? {
+            ServerFrame::Subscribed(subscribed) => Ok(subscribed),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub async fn publish(&mut self, name: &str, data: impl serde::Serialize) -> Result<Published, ClientError> {
+        self.publish_as(name, MessageId::random(), data).await
+    }
+
+    pub async fn publish_as(
+        &mut self,
+        name: &str,
+        message_id: MessageId,
+        data: impl serde::Serialize,
+    ) -> Result<Published, ClientError> {
+        let (channel, message_id) = (channel(name), Some(message_id));
+        let data = Some(Json::from_value(&data).unwrap());
+        let event = xpush_protocol::EventName::default();
+        let frame = |id| ClientFrame::Publish(Publish { id, channel, message_id, event, data, binary: None });
+        match self.call(frame).await? {
+            ServerFrame::Published(published) => Ok(published),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The next publication's offset and data; other events are passed over.
+    pub async fn publication(&mut self) -> (u64, String) {
+        loop {
+            if let ServerFrame::Publication(publication) = self.event().await {
+                return (publication.offset, publication.data.unwrap().as_str().to_owned());
+            }
+        }
+    }
+
+    /// The next event for which `pick` gives something.
+    pub async fn until<T>(&mut self, pick: impl Fn(ServerFrame) -> Option<T>) -> T {
+        loop {
+            if let Some(picked) = pick(self.event().await) {
+                return picked;
+            }
+        }
+    }
+}

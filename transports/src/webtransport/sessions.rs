@@ -1,0 +1,100 @@
+//! The sessions of one QUIC connection: where its streams and datagrams belong.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use quinn::{RecvStream, SendStream, VarInt};
+use tokio::sync::mpsc;
+
+use super::error_code::BUFFERED_STREAM_REJECTED;
+
+/// Streams that came before the session that they name: packets overtake each other.
+const EARLY_STREAMS: usize = 4;
+
+/// A session's control stream. There is one; a second one is refused.
+pub(super) const CONTROL_STREAMS: usize = 1;
+
+/// Datagrams that wait for the session's reader. Full means that it reads too slowly: the newest are dropped.
+pub(super) const DATAGRAMS: usize = 16;
+
+pub(super) type Bidirectional = (SendStream, RecvStream);
+
+/// Where a session takes what belongs to it.
+pub(super) struct Inlet {
+    pub(super) control: mpsc::Sender<Bidirectional>,
+    pub(super) datagrams: mpsc::Sender<Bytes>,
+}
+
+#[derive(Default)]
+pub(super) struct Sessions(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    live: HashMap<u64, Inlet>,
+    early: Vec<(u64, Bidirectional)>,
+}
+
+impl Sessions {
+    pub(super) fn len(&self) -> usize {
+        self.table().live.len()
+    }
+
+    /// From here on the session gets its streams and datagrams, those that came early first.
+    pub(super) fn register(&self, id: u64, inlet: Inlet) {
+        let mut table = self.table();
+        for (of, stream) in std::mem::take(&mut table.early) {
+            if of == id {
+                offer(&inlet, stream);
+            } else {
+                table.early.push((of, stream));
+            }
+        }
+        table.live.insert(id, inlet);
+    }
+
+    /// The session is over, or was refused.
+    pub(super) fn forget(&self, id: u64) {
+        let mut table = self.table();
+        table.live.remove(&id);
+        table.early.retain(|(of, _)| *of != id);
+    }
+
+    pub(super) fn bidirectional(&self, id: u64, stream: Bidirectional) {
+        let mut table = self.table();
+        match table.live.get(&id) {
+            Some(inlet) => offer(inlet, stream),
+            None if table.early.len() < EARLY_STREAMS => table.early.push((id, stream)),
+            None => reject(stream, BUFFERED_STREAM_REJECTED),
+        }
+    }
+
+    pub(super) fn datagram(&self, id: u64, payload: Bytes) {
+        if let Some(inlet) = self.table().live.get(&id) {
+            // Full, or the session ends: a datagram may be lost.
+            let _ = inlet.datagrams.try_send(payload);
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Whole after every statement: a panic elsewhere can't have broken it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn offer(inlet: &Inlet, stream: Bidirectional) {
+    if let Err(mpsc::error::TrySendError::Full(stream) | mpsc::error::TrySendError::Closed(stream)) =
+        inlet.control.try_send(stream)
+    {
+        reject(stream, BUFFERED_STREAM_REJECTED);
+    }
+}
+
+/// Resets one way and stops the other. (Chromium tells the page no code where both come; it needs none here.)
+fn reject((mut send, mut receive): Bidirectional, code: VarInt) {
+    // Errors: the stream is over already.
+    let _ = send.reset(code);
+    let _ = receive.stop(code);
+}
