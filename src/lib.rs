@@ -12,7 +12,6 @@ pub mod auth;
 pub mod broker;
 pub mod channel;
 pub mod client;
-#[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "server")]
 pub mod http;

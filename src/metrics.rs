@@ -4,7 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::{Histogram, exponential_buckets}},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
     registry::{Registry, Unit},
 };
 use xpush_protocol::TransportKind;
@@ -40,7 +45,11 @@ impl Default for Metrics {
         let publications = Counter::default();
         registry.register("publications", "Publications that the log took", publications.clone());
         let append_failures = Counter::default();
-        registry.register("append_failures", "Publications that the log could not take", append_failures.clone());
+        registry.register(
+            "append_failures",
+            "Publications that the log could not take",
+            append_failures.clone(),
+        );
         // 25 microseconds (memory) to 13 seconds (a disk in trouble).
         let append_seconds = Histogram::new(exponential_buckets(25e-6, 2.0, 20));
         let help = "From a publication's arrival until the log has it";
@@ -50,7 +59,11 @@ impl Default for Metrics {
         let lags = Counter::default();
         registry.register("lags", "Times that a subscription fell behind its channel", lags.clone());
         let gaps = Counter::default();
-        registry.register("gaps", "Times that a subscriber was told that publications are lost", gaps.clone());
+        registry.register(
+            "gaps",
+            "Times that a subscriber was told that publications are lost",
+            gaps.clone(),
+        );
         Self {
             registry,
             connections,

@@ -16,8 +16,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{trace, warn};
 use xpush_protocol::{
-    ChannelName, Cursor, Draining, ErrorCode, HistoryPage, Join, Leave, Limits as ClientLimits, Message, Occupancy,
-    ServerFrame, SessionId, Target,
+    ChannelName, Cursor, Draining, ErrorCode, HistoryPage, Join, Leave, Limits as ClientLimits, Message,
+    Occupancy, ServerFrame, SessionId, Target,
 };
 
 use crate::{
@@ -115,7 +115,8 @@ pub struct HistoryQuery {
 impl Node {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { name, namespaces, limits, auth, channels, recent, durable, broker, presence, metrics } = parts;
+        let Parts { name, namespaces, limits, auth, channels, recent, durable, broker, presence, metrics } =
+            parts;
         Arc::new(Self {
             name,
             namespaces,
@@ -136,7 +137,8 @@ impl Node {
     /// What holds for a channel.
     pub fn policy(&self, channel: &ChannelName) -> Result<&Policy, Refusal> {
         self.namespaces.get(channel).ok_or_else(|| {
-            let message = format!("there is no namespace `{}`; the configuration names them", channel.namespace());
+            let message =
+                format!("there is no namespace `{}`; the configuration names them", channel.namespace());
             Refusal::new(ErrorCode::UnknownNamespace, message)
         })
     }
@@ -151,10 +153,15 @@ impl Node {
 
     /// Puts a message in line for its channel. What it gives resolves once the message is as durable as its
     /// namespace promises; then it is on its way to the subscribers too.
-    pub async fn publish(self: &Arc<Self>, channel: &ChannelName, draft: Draft) -> Result<Publishing, Refusal> {
+    pub async fn publish(
+        self: &Arc<Self>,
+        channel: &ChannelName,
+        draft: Draft,
+    ) -> Result<Publishing, Refusal> {
         let policy = self.policy(channel)?;
         if draft.payload.len() > self.limits.data {
-            let message = format!("the data has {} bytes, {} are allowed", draft.payload.len(), self.limits.data);
+            let message =
+                format!("the data has {} bytes, {} are allowed", draft.payload.len(), self.limits.data);
             return Err(Refusal::new(ErrorCode::TooLarge, message));
         }
         let began = Instant::now();
@@ -222,7 +229,10 @@ impl Node {
     /// Hands a private message to the sessions that are connected. Gives how many took it.
     pub fn send(&self, to: &Target, message: Message) -> Result<u32, Refusal> {
         match self.sessions.send(to, ServerFrame::Message(message)) {
-            0 => Err(Refusal::new(ErrorCode::NotConnected, "nobody with that address is connected, or can take more")),
+            0 => Err(Refusal::new(
+                ErrorCode::NotConnected,
+                "nobody with that address is connected, or can take more",
+            )),
             sessions => Ok(sessions),
         }
     }
@@ -329,7 +339,10 @@ impl Node {
                 }
                 if tell_counts && let Some(occupancy) = channel.take_occupancy() {
                     let channel_name = channel.name().clone();
-                    channel.tell_presence(&ServerFrame::Occupancy(Occupancy { channel: channel_name, occupancy }));
+                    channel.tell_presence(&ServerFrame::Occupancy(Occupancy {
+                        channel: channel_name,
+                        occupancy,
+                    }));
                 }
             }
             if tell_counts {

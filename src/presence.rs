@@ -16,7 +16,8 @@ pub const LIST_LIMIT: usize = 1000;
 /// Who is in which channel. Every connection has a number of its own: what an old one of a session takes away
 /// later does not touch what the newer one put there.
 pub trait Presence: Send + Sync + 'static {
-    fn join<'a>(&'a self, channel: &'a ChannelName, member: Member, connection: u64) -> BoxFuture<'a, Joined>;
+    fn join<'a>(&'a self, channel: &'a ChannelName, member: Member, connection: u64)
+    -> BoxFuture<'a, Joined>;
 
     /// `None`: the session is not there, or is there by another connection.
     fn leave<'a>(
@@ -75,7 +76,12 @@ impl InProcess {
 }
 
 impl Presence for InProcess {
-    fn join<'a>(&'a self, channel: &'a ChannelName, member: Member, connection: u64) -> BoxFuture<'a, Joined> {
+    fn join<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        member: Member,
+        connection: u64,
+    ) -> BoxFuture<'a, Joined> {
         let mut shard = self.shard(channel);
         let members = shard.entry(channel.clone()).or_default();
         let new = members.insert(member.session.clone(), (member, connection)).is_none();

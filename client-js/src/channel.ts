@@ -213,6 +213,13 @@ export class Channel extends Emitter<ChannelEvents> implements AsyncIterable<Pub
     else this.ask();
   }
 
+  /** @internal Another node has the session: what it was not told of is asked for again. */
+  moved(): void {
+    if (this.live) return;
+    this.awaiting = undefined;
+    this.ask();
+  }
+
   /** @internal There is no connection any more. */
   disconnected(): void {
     this.suspend();
@@ -270,6 +277,9 @@ export class Channel extends Emitter<ChannelEvents> implements AsyncIterable<Pub
   }
 
   private begin(subscribed: wire.Subscribed): void {
+    const { cursor, gap, ephemeral } = subscribed;
+    // Another node took the session over by itself: it says from where.
+    if (subscribed.id === 0 && this.live) return this.sequence.start(cursor, gap, ephemeral);
     // The answer to a command before the last one says nothing about where this subscription begins.
     if (subscribed.id !== this.awaiting) return;
     this.awaiting = undefined;
@@ -278,7 +288,7 @@ export class Channel extends Emitter<ChannelEvents> implements AsyncIterable<Pub
     if (subscribed.occupancy !== undefined) this.count = subscribed.occupancy;
     this.emit("subscribed", subscribed);
     this.settle?.resolve();
-    this.sequence.start(subscribed.cursor, subscribed.gap);
+    this.sequence.start(cursor, gap, ephemeral);
     this.watchHole();
   }
 

@@ -266,6 +266,16 @@ export class Client extends Emitter<ClientEvents> {
     this.tokens.expiresIn(connected.expires_in);
   }
 
+  /** Long-polling goes on at another node by itself. What was under way may have been lost with the first. */
+  private moved(connected: wire.Connected): void {
+    this.know(connected);
+    const connection = this.connector.connection;
+    if (!connection) return;
+    this.requests.attach((frame) => connection.send(frame));
+    for (const channel of this.channels.values()) channel.moved();
+    this.queue.again();
+  }
+
   private lost(): void {
     this.queue.detach();
     this.requests.detach();
@@ -281,14 +291,24 @@ export class Client extends Emitter<ClientEvents> {
         // Another one's, or of a key that is gone: a new session, with the same cursors.
         this.resumeState = undefined;
         return "again";
+      case 4502: {
+        // A browser may lose the words before the code: the state may have been meant as well.
+        const another = this.resumeState !== undefined;
+        this.resumeState = undefined;
+        return this.deny(another);
+      }
       case "unauthenticated":
       case "invalid_token":
       case "token_expired":
-      case 4502:
-        this.tokens.drop();
-        return this.tokens.renewable ? "again" : "never";
+        return this.deny(false);
     }
     return "retry" in error && error.retry ? "later" : "never";
+  }
+
+  /** The token was not taken. `another`: something else is different the next time. */
+  private deny(another: boolean): Verdict {
+    this.tokens.drop();
+    return another || this.tokens.renewable ? "again" : "never";
   }
 
   private take(frame: wire.ServerFrame, lane: Lane): void {
@@ -314,7 +334,7 @@ export class Client extends Emitter<ClientEvents> {
     else if ("message" in frame) this.emit("message", frame.message as Message);
     else if ("draining" in frame) this.connector.drain(frame.draining);
     else if ("expired" in frame) this.expired();
-    else if ("connected" in frame) this.know(frame.connected);
+    else if ("connected" in frame) this.moved(frame.connected);
   }
 
   private toChannel(name: string, frame: wire.ServerFrame, lane: Lane): void {

@@ -48,6 +48,7 @@ export class Connection {
   private silence = 0;
   /** Ticks since the last ping left. */
   private sincePing = 0;
+  private lastPing = 0;
   private pings = new Map<number, number>();
   private over = false;
 
@@ -137,25 +138,29 @@ export class Connection {
     const tick = (this.options.deadAfter * patience) / 4;
     this.ticker = setInterval(() => {
       const hidden = typeof document !== "undefined" && document.visibilityState === "hidden";
-      // In sight, every other tick; out of sight, as seldom as the server allows.
+      // In sight, every other tick; out of sight, as seldom as the server allows. There, browsers may let ticks
+      // come a minute apart, so the clock counts as well.
       const every = hidden ? Math.max(2, Math.floor(this.pingInterval / 2 / tick)) : 2;
+      const overdue = Date.now() - this.lastPing > this.pingInterval / 2;
       if (++this.silence > every + 2) return this.break();
-      if (++this.sincePing >= every) this.ping();
+      if (++this.sincePing >= every || overdue) this.ping();
     }, tick);
     this.ping();
   }
 
   private ping(): void {
     this.sincePing = 0;
+    this.lastPing = Date.now();
     const id = this.options.nextId();
     // Those before it without an answer are late at best.
     this.pings = new Map([...this.pings].slice(-2)).set(id, performance.now());
     this.wire.send(this.options.codec.encode({ ping: { id } }));
   }
 
+  /** 4002 and not 4000: the server keeps the session's places, since it comes back. */
   private break(): void {
     if (this.over) return;
-    this.wire.close(4000, "nothing was heard");
+    this.wire.close(4002, "nothing was heard");
     this.end(this.farewell ?? { reason: "nothing was heard" });
   }
 

@@ -37,7 +37,7 @@ export class Emitter<Events extends object> {
         // As the platform does for its own events: reported, not swallowed, and not in our stack.
         setTimeout(() => {
           throw error;
-        });
+        }, 0);
       }
     }
   }

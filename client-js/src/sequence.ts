@@ -24,7 +24,7 @@ export class Sequence {
   private next = 0;
   /** Between a (re)subscription and its answer, where it begins is not known yet. */
   private waiting = true;
-  /** A datagram came: this channel keeps nothing, and the latest wins. */
+  /** This channel keeps nothing, and the latest wins: the server said so, or a datagram came. */
   private ephemeral = false;
   private readonly held = new Map<number, Publication>();
   private gaps: wire.Gap[] = [];
@@ -59,7 +59,8 @@ export class Sequence {
   }
 
   /** The subscription's answer: it is live from `cursor` on. */
-  start(cursor: wire.Cursor, gap: wire.Gap | undefined): void {
+  start(cursor: wire.Cursor, gap: wire.Gap | undefined, ephemeral = false): void {
+    this.ephemeral ||= ephemeral;
     const { epoch, offset } = cursor;
     this.waiting = false;
     if (this.epoch === epoch) {
@@ -82,8 +83,8 @@ export class Sequence {
     if (this.waiting) return this.hold(publication);
     if (offset < this.next) return;
     if (offset > this.next) {
-      if (lane === "ordered") this.lose(undefined, this.next, offset - 1);
-      else if (this.ephemeral) this.skip(offset);
+      if (this.ephemeral) this.skip(offset);
+      else if (lane === "ordered") this.lose(undefined, this.next, offset - 1);
       else return this.hold(publication);
     }
     this.deliver(publication);

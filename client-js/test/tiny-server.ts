@@ -30,8 +30,8 @@ export class TinyServer {
     this.http = createServer((request, response) => void this.serve(request, response));
   }
 
-  async start(): Promise<string> {
-    await new Promise<void>((resolve) => this.http.listen(0, "127.0.0.1", resolve));
+  async start(port = 0): Promise<string> {
+    await new Promise<void>((resolve) => this.http.listen(port, "127.0.0.1", resolve));
     return `http://127.0.0.1:${(this.http.address() as AddressInfo).port}`;
   }
 
@@ -126,7 +126,7 @@ export class TinyServer {
     const tell = (frame: wire.ServerFrame): void => this.tell(session, frame);
     if ("connect" in frame) {
       const { id, subscriptions } = frame.connect;
-      const limits = { frame: 65536, in_flight: 16, subscriptions: 128 };
+      const limits = { frame: 65536, in_flight: 128, subscriptions: 128 };
       tell({ connected: { id, session: session.id, state: `s${session.id}`, node: "tiny", ping_interval: 15000, limits } });
       for (const { channel, cursor } of subscriptions ?? []) this.subscribe(session, { id, channel, ...(cursor && { cursor }) });
     } else if ("subscribe" in frame) this.subscribe(session, frame.subscribe);

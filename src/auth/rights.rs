@@ -2,8 +2,8 @@
 //! nobody looks at a token again.
 
 use std::{
-    fmt,
     collections::BTreeMap,
+    fmt,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };

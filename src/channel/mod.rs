@@ -130,7 +130,9 @@ impl Channel {
     /// handed out between the look and the switch.
     pub(crate) fn try_go_live(&self, outbox: &Outbox, delivery: DeliveryKey, at: Cursor) -> bool {
         let state = self.state();
-        let caught_up = state.delivered.is_some_and(|delivered| delivered.epoch == at.epoch && delivered.offset <= at.offset);
+        let caught_up = state
+            .delivered
+            .is_some_and(|delivered| delivered.epoch == at.epoch && delivered.offset <= at.offset);
         if caught_up {
             outbox.go_live(delivery);
         }

@@ -55,7 +55,8 @@ impl Channels {
     pub(crate) fn leave(&self, channel: &Arc<Channel>, key: SubscriberKey) {
         let mut shard = self.shard(channel.name());
         channel.remove(key);
-        if channel.is_idle() && shard.get(channel.name()).is_some_and(|current| Arc::ptr_eq(current, channel)) {
+        if channel.is_idle() && shard.get(channel.name()).is_some_and(|current| Arc::ptr_eq(current, channel))
+        {
             shard.remove(channel.name());
         }
     }

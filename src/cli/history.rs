@@ -14,7 +14,7 @@ Examples:
   xpush history room:lobby --backward -n 10     the newest 10
   xpush history room:lobby --all                everything that is kept
   xpush history room:lobby --cursor 1530822917:42")]
-pub struct HistoryArgs {
+pub(crate) struct HistoryArgs {
     channel: ChannelName,
     /// Newest first
     #[arg(long)]
@@ -32,7 +32,7 @@ pub struct HistoryArgs {
     server: ServerArgs,
 }
 
-pub async fn run(args: HistoryArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: HistoryArgs) -> anyhow::Result<ExitCode> {
     let mut client = args.server.connect().await?;
     let mut cursor = args.cursor;
     loop {

@@ -1,26 +1,26 @@
 //! The command line: what can be asked, and the rooms that do it.
 
-pub mod config;
-pub mod history;
-pub mod publish;
+pub(crate) mod config;
+pub(crate) mod history;
+pub(crate) mod publish;
 mod session;
-pub mod subscribe;
-pub mod token;
+pub(crate) mod subscribe;
+pub(crate) mod token;
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-pub use session::ServerArgs;
+pub(crate) use session::ServerArgs;
 
 /// Realtime messages over WebTransport, QUIC, WebSocket and long-polling, in one binary.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub(crate) command: Option<Command>,
     #[command(flatten)]
-    pub serve: ServeArgs,
+    pub(crate) serve: ServeArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -34,7 +34,7 @@ Examples:
   xpush completions bash > /etc/bash_completion.d/xpush";
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Start a server (also without any command)
     Serve(Box<ServeArgs>),
     /// Publish messages to a channel
@@ -55,16 +55,16 @@ pub enum Command {
 
 /// Where the configuration comes from: file, environment (XPUSH_…), flags; the later wins.
 #[derive(Debug, Clone, Default, Args)]
-pub struct ConfigFlags {
+pub(crate) struct ConfigFlags {
     /// TOML file with the configuration
     #[arg(long, value_name = "FILE", env = "XPUSH_CONFIG")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Set one key of the configuration, as in `limits.frame=131072`
     #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    pub(crate) set: Vec<String>,
     /// Where the store and the development keys are kept
     #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
+    pub(crate) data: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default, Args)]
@@ -74,16 +74,16 @@ Examples:
   xpush serve --http 127.0.0.1:9000 --tls 127.0.0.1:9443 --data /var/lib/xpush
   xpush serve --config xpush.toml --set log.level=debug
   XPUSH_LISTEN__HTTP=127.0.0.1:9000 xpush serve")]
-pub struct ServeArgs {
+pub(crate) struct ServeArgs {
     #[command(flatten)]
-    pub config: ConfigFlags,
+    pub(crate) config: ConfigFlags,
     /// Listen for HTTP, WebSocket and long-polling here
     #[arg(long, value_name = "ADDRESS")]
-    pub http: Option<SocketAddr>,
+    pub(crate) http: Option<SocketAddr>,
     /// Listen for TLS (TCP) and for QUIC and WebTransport (UDP) here
     #[arg(long, value_name = "ADDRESS")]
-    pub tls: Option<SocketAddr>,
+    pub(crate) tls: Option<SocketAddr>,
     /// Bind a public address with development keys all the same: everybody can read and write everything
     #[arg(long)]
-    pub insecure_public_development: bool,
+    pub(crate) insecure_public_development: bool,
 }

@@ -16,7 +16,7 @@ Examples:
   xpush publish room:lobby --message-id order-17 '\"paid\"'     (twice: it stands once)
   seq 1000 | xpush publish room:lobby -                        (a message a line)
   xpush publish room:files --file photo.jpg --via websocket")]
-pub struct PublishArgs {
+pub(crate) struct PublishArgs {
     channel: ChannelName,
     /// JSON, or `-` for one JSON value a line from standard input
     #[arg(required_unless_present_any = ["text", "file"])]
@@ -36,7 +36,7 @@ pub struct PublishArgs {
     server: ServerArgs,
 }
 
-pub async fn run(args: PublishArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: PublishArgs) -> anyhow::Result<ExitCode> {
     let mut client = args.server.connect().await?;
     if args.data.as_deref() == Some("-") {
         for line in std::io::stdin().lock().lines() {
@@ -48,7 +48,8 @@ pub async fn run(args: PublishArgs) -> anyhow::Result<ExitCode> {
     } else if let Some(text) = &args.text {
         publish(&mut client, &args, Some(Json::from_value(text)?), None).await?;
     } else if let Some(file) = &args.file {
-        let bytes = std::fs::read(file).map_err(|error| anyhow::anyhow!("can't read {}: {error}", file.display()))?;
+        let bytes =
+            std::fs::read(file).map_err(|error| anyhow::anyhow!("can't read {}: {error}", file.display()))?;
         publish(&mut client, &args, None, Some(Binary(bytes.into()))).await?;
     } else if let Some(data) = &args.data {
         publish(&mut client, &args, Some(json(data)?), None).await?;
@@ -58,7 +59,8 @@ pub async fn run(args: PublishArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn json(text: &str) -> anyhow::Result<Json> {
-    Json::parse(text).map_err(|error| anyhow::anyhow!("the data is not JSON ({error}); for a plain text use --text"))
+    Json::parse(text)
+        .map_err(|error| anyhow::anyhow!("the data is not JSON ({error}); for a plain text use --text"))
 }
 
 async fn publish(
@@ -70,7 +72,9 @@ async fn publish(
     let message_id = args.message_id.clone().unwrap_or_else(MessageId::random);
     let (channel, event) = (args.channel.clone(), args.event.clone());
     let answer = client
-        .call(|id| ClientFrame::Publish(Publish { id, channel, message_id: Some(message_id), event, data, binary }))
+        .call(|id| {
+            ClientFrame::Publish(Publish { id, channel, message_id: Some(message_id), event, data, binary })
+        })
         .await?;
     if let ServerFrame::Published(published) = answer {
         println!("{}{}", published.cursor, if published.duplicate { " (was there already)" } else { "" });

@@ -5,28 +5,28 @@ use xpush::client::{Client, Server, Via};
 use xpush_protocol::{Codec, Connect};
 
 #[derive(Debug, Clone, Args)]
-pub struct ServerArgs {
+pub(crate) struct ServerArgs {
     /// The server's HTTP address
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", env = "XPUSH_SERVER")]
-    pub server: String,
+    pub(crate) server: String,
     /// The wire
     #[arg(long, value_enum, default_value_t = Via::Quic)]
-    pub via: Via,
+    pub(crate) via: Via,
     /// A client's token; without one, anonymous (on the server's own machine, in development)
     #[arg(long, env = "XPUSH_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
+    pub(crate) token: Option<String>,
     /// SHA-256 of the certificate to trust for an https server, in base64
     #[arg(long, value_name = "HASH")]
-    pub certificate_hash: Vec<String>,
+    pub(crate) certificate_hash: Vec<String>,
 }
 
 impl ServerArgs {
-    pub async fn discover(&self) -> anyhow::Result<Server> {
+    pub(crate) async fn discover(&self) -> anyhow::Result<Server> {
         Ok(Server::discover(&self.server, &self.certificate_hash).await?)
     }
 
     /// A connection that has said who it is.
-    pub async fn connect(&self) -> anyhow::Result<Client> {
+    pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
         let codec = if self.via == Via::Longpoll { Codec::Json } else { Codec::MessagePack };
         let mut client = self.discover().await?.dial(self.via, codec).await?;
         let agent = Some(format!("xpush-cli/{}", env!("CARGO_PKG_VERSION")));

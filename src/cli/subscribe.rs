@@ -20,7 +20,7 @@ Examples:
   xpush subscribe room:lobby                     a JSON object a line, until Ctrl-C
   xpush subscribe room:lobby --last 10           begin with the last ten
   xpush subscribe room:lobby --count 1 --via longpoll")]
-pub struct SubscribeArgs {
+pub(crate) struct SubscribeArgs {
     channel: ChannelName,
     /// Begin with the last this many
     #[arg(long)]
@@ -35,7 +35,7 @@ pub struct SubscribeArgs {
     server: ServerArgs,
 }
 
-pub async fn run(args: SubscribeArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: SubscribeArgs) -> anyhow::Result<ExitCode> {
     let mut reader = Reading { cursor: args.cursor, left: args.count, ephemeral: false };
     let mut client = args.server.connect().await?;
     loop {

@@ -15,7 +15,7 @@ use tokio::{
 use xpush_protocol::{ClientFrame, Codec, Connect, Connected, ErrorCode, ServerFrame};
 use xpush_transports::{Closed, Connection, Farewell, Lane, Outgoing, Reader, Writer};
 
-pub use sequence::Sequence;
+pub use sequence::{Overflow, Sequence, Step};
 #[cfg(feature = "cli")]
 pub use wire::{DialError, Server, Via, Visit};
 

@@ -1,14 +1,18 @@
 //! Finds a server's wires, and dials one of them.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{client::legacy, rt::TokioExecutor};
 use thiserror::Error;
 use xpush_protocol::{Codec, TransportKind, Transports};
-use xpush_transports::{Connection, Settings, longpoll, quic, tls, tls::Trust, websocket, webtransport};
+use xpush_transports::{Connection, Settings, longpoll, quic, tls::Trust, websocket, webtransport};
 
 use super::Client;
 
@@ -62,6 +66,9 @@ pub struct Server {
     wires: Transports,
     trust: Trust,
     settings: Settings,
+    /// One UDP socket for all connections over it.
+    quic: OnceLock<quic::Dialer>,
+    webtransport: OnceLock<webtransport::Dialer>,
 }
 
 /// Takes a connection of whichever wire it is.
@@ -74,20 +81,21 @@ impl Server {
     /// Asks a server which wires it has. With `hashes`, an https server's certificate is known by them.
     pub async fn discover(base: &str, hashes: &[String]) -> Result<Self, DialError> {
         let base = base.trim_end_matches('/');
-        let secure = match base.split_once("://") {
-            Some(("http", _)) => false,
-            Some(("https", _)) => true,
+        let trust = match base.split_once("://") {
+            // Nothing is encrypted, so nothing has to be trusted: not even the system's authorities are needed.
+            Some(("http", _)) => Trust::CertificateHashes(vec![]),
+            Some(("https", _)) if hashes.is_empty() => Trust::System,
+            Some(("https", _)) => by_hash(hashes)?,
             _ => return Err(DialError::Url(base.into())),
         };
-        let trust = if hashes.is_empty() { Trust::System } else { by_hash(hashes)? };
-        let wires = fetch(base, secure, &trust)
+        let wires = fetch(base, &trust)
             .await
             .map_err(|reason| DialError::Unreachable { url: base.into(), reason })?;
         // What was told over loopback, or over TLS that was checked, is to be believed.
         let trust =
             if wires.certificate_hashes.is_empty() { trust } else { by_hash(&wires.certificate_hashes)? };
         let settings = Settings { frame_limit: 1 << 20, ..Settings::default() };
-        Ok(Self { wires, trust, settings })
+        Ok(Self { wires, trust, settings, quic: OnceLock::new(), webtransport: OnceLock::new() })
     }
 
     #[must_use]
@@ -118,28 +126,49 @@ impl Server {
         let url = &wire.ok_or(DialError::NoSuchWire(via))?.url;
         let failed = |reason: String| DialError::Failed { via, url: url.clone(), reason };
         let settings = &self.settings;
-        let tls =
-            || self.trust.client_config(b"http/1.1").map(Arc::new).map_err(|error| failed(error.to_string()));
+        let tls = |alpn: bool| {
+            let mut tls = self.trust.client_config(b"http/1.1").map_err(|error| failed(error.to_string()))?;
+            if !alpn {
+                tls.alpn_protocols.clear();
+            }
+            Ok::<_, DialError>(Arc::new(tls))
+        };
         Ok(match via {
             Via::Quic => {
-                let dialled = quic::dial(url, &self.trust, settings).await;
+                let dialer = once(&self.quic, || quic::Dialer::new(&self.trust, settings));
+                let dialled = match dialer {
+                    Ok(dialer) => dialer.dial(url).await,
+                    Err(error) => Err(error),
+                };
                 visitor.visit(dialled.map_err(|error| failed(error.to_string()))?)
             }
             Via::Webtransport => {
-                let dialled = webtransport::dial(url, &self.trust, Some(codec), settings).await;
+                let dialer = once(&self.webtransport, || webtransport::Dialer::new(&self.trust, settings));
+                let dialled = match dialer {
+                    Ok(dialer) => dialer.dial(url, Some(codec)).await,
+                    Err(error) => Err(error),
+                };
                 visitor.visit(dialled.map_err(|error| failed(error.to_string()))?)
             }
             Via::Websocket => {
-                let tls = if url.starts_with("wss:") { Some(tls()?) } else { None };
+                let tls = if url.starts_with("wss:") { Some(tls(true)?) } else { None };
                 let dialled = websocket::dial(url, Some(codec), settings, tls).await;
                 visitor.visit(dialled.map_err(|error| failed(error.to_string()))?)
             }
             Via::Longpoll => {
-                let tls = if url.starts_with("https:") { Some(tls()?) } else { None };
-                let dialled = longpoll::dial(url, settings, tls);
+                let tls = if url.starts_with("https:") { Some(tls(false)?) } else { None };
+                let dialled = longpoll::dial(url, settings, tls).await;
                 visitor.visit(dialled.map_err(|error| failed(error.to_string()))?)
             }
         })
+    }
+}
+
+/// What the cell holds, made at the first call that succeeds.
+fn once<T, E>(cell: &OnceLock<T>, make: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
+    match cell.get() {
+        Some(made) => Ok(made),
+        None => make().map(|made| cell.get_or_init(|| made)),
     }
 }
 
@@ -149,14 +178,12 @@ fn by_hash(hashes: &[String]) -> Result<Trust, DialError> {
     Ok(Trust::CertificateHashes(hashes.ok_or(DialError::Hash)?))
 }
 
-async fn fetch(base: &str, secure: bool, trust: &Trust) -> Result<Transports, String> {
+async fn fetch(base: &str, trust: &Trust) -> Result<Transports, String> {
     let uri: http::Uri = format!("{base}/v1/transports").parse().map_err(|error| format!("{error}"))?;
-    let tls = if secure {
-        Some(trust.client_config(b"http/1.1").map_err(|error| error.to_string())?)
-    } else {
-        None
-    };
-    let connector = tls::https_connector(tls);
+    let mut tls = trust.client_config(b"http/1.1").map_err(|error| error.to_string())?;
+    // The connector sets the protocols itself.
+    tls.alpn_protocols.clear();
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
     let client = legacy::Client::builder(TokioExecutor::new()).build::<_, Empty<Bytes>>(connector);
     let response = client.get(uri).await.map_err(|error| chain(&error))?;
     if !response.status().is_success() {

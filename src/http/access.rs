@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use axum::{
     extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -93,7 +93,7 @@ fn host_is_loopback(headers: &HeaderMap, parts: &Parts) -> bool {
 }
 
 /// The host by which the server was reached.
-pub(super) fn host(headers: &HeaderMap, uri: &axum::http::Uri) -> String {
+pub(super) fn host(headers: &HeaderMap, uri: &Uri) -> String {
     let of_uri = uri.authority().map(ToString::to_string);
     let of_header = || headers.get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
     of_uri.or_else(of_header).unwrap_or_default()
@@ -108,7 +108,8 @@ pub(super) async fn check_origin(State(api): State<Api>, request: Request, next:
         return Problem::from(Refusal::new(ErrorCode::PermissionDenied, message)).into_response();
     }
     let preflight = request.method() == Method::OPTIONS;
-    let mut response = if preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+    let mut response =
+        if preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(header::VARY, HeaderValue::from_static("origin"));

@@ -12,10 +12,14 @@ use axum::{
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use xpush_protocol::{
-    Binary, ChannelName, Cursor, Error, ErrorCode, EventName, HistoryPage, Json as Data, MessageId, PresenceList,
+    Binary, ChannelName, Cursor, Error, ErrorCode, EventName, HistoryPage, Json as Data, MessageId,
+    PresenceList,
 };
 
-use super::{Api, CHANNELS_PER_PUBLISH, Problem, access::{Caller, host}};
+use super::{
+    Api, CHANNELS_PER_PUBLISH, Problem,
+    access::{Caller, host},
+};
 use crate::{
     auth::Permission,
     node::HistoryQuery,

@@ -61,7 +61,9 @@ impl IntoResponse for Problem {
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
         if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
         }
         response
     }
@@ -71,12 +73,16 @@ impl IntoResponse for Problem {
 fn status(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        ErrorCode::Unauthenticated | ErrorCode::InvalidToken | ErrorCode::TokenExpired => StatusCode::UNAUTHORIZED,
+        ErrorCode::Unauthenticated | ErrorCode::InvalidToken | ErrorCode::TokenExpired => {
+            StatusCode::UNAUTHORIZED
+        }
         ErrorCode::PermissionDenied => StatusCode::FORBIDDEN,
         ErrorCode::UnknownNamespace | ErrorCode::NotConnected => StatusCode::NOT_FOUND,
         ErrorCode::CursorAhead => StatusCode::CONFLICT,
         ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::Busy | ErrorCode::LogUnavailable | ErrorCode::LimitReached => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Busy | ErrorCode::LogUnavailable | ErrorCode::LimitReached => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,
     }

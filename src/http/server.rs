@@ -57,7 +57,9 @@ impl Server {
     pub async fn bind(address: SocketAddr, tls: Option<TlsAcceptor>) -> Result<Self, BindError> {
         let listener = TcpListener::bind(address).await.map_err(|source| {
             let hint = match source.kind() {
-                io::ErrorKind::AddrInUse => ". Another program uses it: stop that one, or choose another port",
+                io::ErrorKind::AddrInUse => {
+                    ". Another program uses it: stop that one, or choose another port"
+                }
                 io::ErrorKind::PermissionDenied => ". Ports below 1024 need a privilege: choose another",
                 io::ErrorKind::AddrNotAvailable => ". This machine has no such address",
                 _ => "",
@@ -141,7 +143,11 @@ where
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE).max_buf_size(16 * 1024);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_LIMIT).max_header_list_size(16 * 1024);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_LIMIT)
+        .max_header_list_size(16 * 1024);
     let connection = builder.serve_connection_with_upgrades(io, service);
     tokio::pin!(connection);
     let ended = tokio::select! {

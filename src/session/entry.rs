@@ -54,6 +54,12 @@ pub(super) async fn enter(
             return Err(Turned::refused(codec, error.id, refusal, CloseCode::ProtocolError));
         }
     };
+    if node.is_draining() {
+        return Err(Turned::away(Farewell::new(
+            CloseCode::Draining,
+            "the node is leaving; connect to another",
+        )));
+    }
     let id = connect.id;
     let session = identify(node, peer, codec, &connect)
         .map_err(|refusal| Turned::refused(codec, Some(id), refusal, CloseCode::Unauthenticated))?;

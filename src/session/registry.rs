@@ -121,7 +121,8 @@ impl Sessions {
         let mut tables = self.tables();
         let over: Vec<_> =
             tables.absent.iter().filter(|(_, a)| a.until <= now).map(|(id, _)| id.clone()).collect();
-        let (replaced, waiting) = std::mem::take(&mut tables.replaced).into_iter().partition(|(until, _)| *until <= now);
+        let (replaced, waiting) =
+            std::mem::take(&mut tables.replaced).into_iter().partition(|(until, _)| *until <= now);
         tables.replaced = waiting;
         let replaced: Vec<(Instant, Departed)> = replaced;
         let absent: Vec<_> = over

@@ -70,8 +70,12 @@ export declare class Client extends Emitter<ClientEvents> {
     private hello;
     private adopted;
     private know;
+    /** Long-polling goes on at another node by itself. What was under way may have been lost with the first. */
+    private moved;
     private lost;
     private refused;
+    /** The token was not taken. `another`: something else is different the next time. */
+    private deny;
     private take;
     private toChannel;
     private failed;

@@ -39,6 +39,7 @@ export declare class Connection {
     private silence;
     /** Ticks since the last ping left. */
     private sincePing;
+    private lastPing;
     private pings;
     private over;
     constructor(options: ConnectionOptions, events: ConnectionEvents);
@@ -55,6 +56,7 @@ export declare class Connection {
     /** Counts ticks, not time: a computer that slept finds its frames waiting, not its wire dead. */
     private watch;
     private ping;
+    /** 4002 and not 4000: the server keeps the session's places, since it comes back. */
     private break;
     private end;
     private stop;

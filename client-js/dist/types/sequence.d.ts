@@ -23,7 +23,7 @@ export declare class Sequence {
     private next;
     /** Between a (re)subscription and its answer, where it begins is not known yet. */
     private waiting;
-    /** A datagram came: this channel keeps nothing, and the latest wins. */
+    /** This channel keeps nothing, and the latest wins: the server said so, or a datagram came. */
     private ephemeral;
     private readonly held;
     private gaps;
@@ -37,7 +37,7 @@ export declare class Sequence {
     /** Forgets the place: the next subscription begins anew. */
     reset(): void;
     /** The subscription's answer: it is live from `cursor` on. */
-    start(cursor: wire.Cursor, gap: wire.Gap | undefined): void;
+    start(cursor: wire.Cursor, gap: wire.Gap | undefined, ephemeral?: boolean): void;
     /** A publication came. */
     take(publication: Publication, lane: Lane): void;
     /** The server says what is lost. On a wire of several streams it may be early: what is before it still comes. */

@@ -1,7 +1,7 @@
 import type { Encoded } from "../codec/codec.js";
 import { defer } from "../defer.js";
 import { fromJson } from "../codec/json-codec.js";
-import { request, type HttpAnswer, type HttpRequest } from "../http.js";
+import { request, type HttpRequest } from "../http.js";
 import type * as wire from "../wire.js";
 import type { Wire, WireEvents } from "./wire.js";
 
@@ -15,6 +15,12 @@ const GRACE = 10_000;
 const RETRIES = 1;
 
 const RETRY_DELAY = 250;
+
+/** Frames of one request: as many as the server takes. */
+const FRAMES = 64;
+
+/** UTF-16 units of one request's frames, however they look in UTF-8. A single frame may be longer. */
+const SIZE = 20_000;
 
 /** One lasting connection behind many requests: a poll that hangs, and a second request for what is said meanwhile. */
 export class LongPollWire implements Wire {
@@ -58,12 +64,13 @@ export class LongPollWire implements Wire {
   private async poll(): Promise<void> {
     this.polling = true;
     while (this.events) {
-      // While a hand-over is under way, what was said after it must not overtake it.
-      const frames = this.sending ? [] : this.outbox.splice(0);
+      // All but the first frames are handed over beside the poll: in two requests they could overtake each other.
+      const frames = this.state === undefined ? this.take() : [];
       const answer = await this.post(body(this.state, frames, `"wait":${WAIT}`), WAIT * 1000 + GRACE);
       if (!answer) return;
       this.state = answer.state;
       this.deliver(answer);
+      this.flush();
       if (answer.state === undefined) return this.end("the server ended the session");
     }
   }
@@ -72,11 +79,23 @@ export class LongPollWire implements Wire {
   private async handOver(): Promise<void> {
     this.sending = true;
     while (this.events && this.state !== undefined && this.outbox.length > 0) {
-      const answer = await this.post(body(this.state, this.outbox.splice(0), `"send":true`), GRACE);
+      const answer = await this.post(body(this.state, this.take(), `"send":true`), GRACE);
       if (!answer) return;
       this.deliver(answer);
     }
     this.sending = false;
+  }
+
+  /** What goes into the next request, in order. */
+  private take(): string[] {
+    let count = 0;
+    let size = 0;
+    while (count < this.outbox.length && count < FRAMES) {
+      size += this.outbox[count]!.length;
+      if (count > 0 && size > SIZE) break;
+      count++;
+    }
+    return this.outbox.splice(0, count);
   }
 
   private async post(body: string, timeout: number): Promise<wire.PollAnswer | undefined> {
@@ -85,11 +104,12 @@ export class LongPollWire implements Wire {
       this.requests.add(current);
       let failure: string;
       try {
-        const answer = await current.answer;
-        // What a server says of a session has a body of this shape even where the status is an error.
-        const parsed = parse(answer);
-        if (parsed) return parsed;
-        failure = `the server answered ${answer.status}`;
+        const { status, body } = await current.answer;
+        if (status === 200) return JSON.parse(body) as wire.PollAnswer;
+        failure = `the server answered ${status}`;
+        // It held the request for a while and took nothing: it is busy, not gone.
+        if (status === 503) attempt = -1;
+        else if (status >= 400 && status < 500) return this.refused(body, failure);
       } catch (error) {
         failure = String(error);
       } finally {
@@ -103,6 +123,16 @@ export class LongPollWire implements Wire {
       await new Promise((resolve) => setTimeout(resolve, RETRY_DELAY));
       if (!this.events) return undefined;
     }
+  }
+
+  /** The body of a refusal is an `error` frame. To ask again would change nothing. */
+  private refused(body: string, reason: string): undefined {
+    try {
+      this.events?.frame(JSON.parse(body) as wire.ServerFrame, "ordered");
+    } catch {
+      // A proxy's page.
+    }
+    this.end(reason);
   }
 
   private deliver(answer: wire.PollAnswer): void {
@@ -119,13 +149,4 @@ export class LongPollWire implements Wire {
 /** The frames are JSON already: they are joined, not written again. */
 function body(state: string | undefined, frames: readonly string[], last: string): string {
   return `{${state === undefined ? "" : `"state":${JSON.stringify(state)},`}"frames":[${frames.join(",")}],${last}}`;
-}
-
-function parse({ body }: HttpAnswer): wire.PollAnswer | undefined {
-  try {
-    const answer = JSON.parse(body) as wire.PollAnswer | null;
-    return Array.isArray(answer?.frames) ? answer! : undefined;
-  } catch {
-    return undefined;
-  }
 }

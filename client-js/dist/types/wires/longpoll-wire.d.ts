@@ -18,7 +18,11 @@ export declare class LongPollWire implements Wire {
     private poll;
     /** Commands beside a hanging poll, one request at a time so that they keep their order. */
     private handOver;
+    /** What goes into the next request, in order. */
+    private take;
     private post;
+    /** The body of a refusal is an `error` frame. To ask again would change nothing. */
+    private refused;
     private deliver;
     private end;
 }

@@ -1,0 +1,113 @@
+// The real server, on free ports with a store of its own, and Chromium.
+
+import { spawn } from "node:child_process";
+import { execFileSync } from "node:child_process";
+import { createSocket } from "node:dgram";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { chromium } from "playwright-core";
+
+const BINARY = process.env.XPUSH_BIN ?? fileURLToPath(new URL("../../../target/debug/xpush", import.meta.url));
+
+/** A TCP port that was free just now. */
+export async function freePort() {
+  const server = createServer();
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+/** A port that is free for TCP and UDP. */
+async function freeTlsPort() {
+  for (;;) {
+    const port = await freePort();
+    const socket = createSocket("udp4");
+    const free = await new Promise((resolve) => {
+      socket.once("error", () => resolve(false));
+      socket.bind(port, "127.0.0.1", () => resolve(true));
+    });
+    socket.close();
+    if (free) return port;
+  }
+}
+
+/** Asks until the answer is true. There is no fixed wait: a slow machine gets its time. */
+export async function until(what, condition, deadline = 30_000) {
+  const end = Date.now() + deadline;
+  for (;;) {
+    if (await condition()) return;
+    if (Date.now() > end) throw new Error(`after ${deadline} ms still not: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+export class XpushServer {
+  #child;
+  #output = "";
+
+  static async start() {
+    if (!existsSync(BINARY)) throw new Error(`there is no ${BINARY}: run cargo build, or set XPUSH_BIN`);
+    const server = new XpushServer();
+    server.data = mkdtempSync(join(tmpdir(), "xpush-browser-"));
+    server.http = await freePort();
+    server.tls = await freeTlsPort();
+    server.url = `http://127.0.0.1:${server.http}`;
+    await server.run();
+    return server;
+  }
+
+  /** Starts it again on the same ports and the same store. */
+  async run() {
+    const args = ["serve", "--http", `127.0.0.1:${this.http}`, "--tls", `127.0.0.1:${this.tls}`, "--data", this.data];
+    this.#child = spawn(BINARY, args, { stdio: ["ignore", "pipe", "pipe"] });
+    for (const stream of [this.#child.stdout, this.#child.stderr]) {
+      stream.on("data", (chunk) => (this.#output = (this.#output + chunk).slice(-20_000)));
+    }
+    await until("the server is ready", async () => {
+      if (this.#child.exitCode !== null) throw new Error(`the server ended:\n${this.#output}`);
+      try {
+        return (await fetch(`${this.url}/readyz`)).ok;
+      } catch {
+        return false;
+      }
+    });
+  }
+
+  /** kill -9, and waits until it is gone. */
+  async kill() {
+    const gone = new Promise((resolve) => this.#child.once("exit", resolve));
+    if (this.#child.exitCode === null && this.#child.signalCode === null) {
+      this.#child.kill("SIGKILL");
+      await gone;
+    }
+  }
+
+  async stop() {
+    await this.kill();
+    rmSync(this.data, { recursive: true, force: true });
+  }
+
+  /** The document of `/v1/transports`, to be changed on its way to a page. */
+  async transports() {
+    return (await fetch(`${this.url}/v1/transports`)).json();
+  }
+}
+
+export function launch() {
+  const executablePath = process.env.CHROMIUM ?? execFileSync("which", ["chromium"], { encoding: "utf8" }).trim();
+  return chromium.launch({
+    executablePath,
+    args: [
+      "--no-sandbox",
+      "--disable-gpu",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+    ],
+  });
+}

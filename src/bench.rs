@@ -1,0 +1,142 @@
+//! `xpush bench`: measures a server as its clients see it.
+//!
+//! The load is open-loop: each message has the moment at which it was meant to be sent, and its latency counts from
+//! there, so that a server that stalls can't hide it by stalling the sender too.
+
+mod load;
+mod process;
+mod report;
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use xpush_protocol::Namespace;
+
+use crate::cli::ServerArgs;
+use load::Plan;
+use process::Process;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  xpush bench fanout --subscribers 1000 --rate 50 --via websocket
+  xpush bench pairs --pairs 500 --rate 5000 --via quic
+  xpush bench idle --connections 10000 --via websocket --server-pid $(pidof xpush)
+  xpush bench fanout --json | jq .latency_ms.p99
+
+The server should run with --set limits.connections_per_address=20000.")]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    workload: Workload,
+}
+
+#[derive(Debug, Subcommand)]
+enum Workload {
+    /// One publisher, many subscribers of one channel
+    Fanout {
+        #[arg(long, default_value_t = 1000)]
+        subscribers: usize,
+        #[command(flatten)]
+        load: LoadArgs,
+    },
+    /// Many channels, each with one publisher and one subscriber
+    Pairs {
+        #[arg(long, default_value_t = 500)]
+        pairs: usize,
+        #[command(flatten)]
+        load: LoadArgs,
+    },
+    /// Connections that are subscribed and silent
+    Idle {
+        #[arg(long, default_value_t = 1000)]
+        connections: usize,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+struct LoadArgs {
+    /// Messages a second, over all publishers
+    #[arg(long, default_value_t = 50.0)]
+    rate: f64,
+    /// Seconds
+    #[arg(long, default_value_t = 10)]
+    duration: u64,
+    /// Bytes of each message's data
+    #[arg(long, default_value_t = 128)]
+    payload: usize,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+struct CommonArgs {
+    /// The channels' namespace, and by that the retention
+    #[arg(long, default_value = "live")]
+    namespace: Namespace,
+    /// The server's process, where it runs on this machine: its CPU time and memory are reported too
+    #[arg(long)]
+    server_pid: Option<u32>,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
+    let (name, common, plan) = match args.workload {
+        Workload::Fanout { subscribers, load } => {
+            let plan = Plan { channels: 1, subscribers, ..load.plan() };
+            ("fanout", load.common, plan)
+        }
+        Workload::Pairs { pairs, load } => {
+            let plan = Plan { channels: pairs, subscribers: pairs, ..load.plan() };
+            ("pairs", load.common, plan)
+        }
+        Workload::Idle { connections, common } => {
+            let silence = Plan {
+                duration: Duration::ZERO,
+                rate: 0.0,
+                payload: 0,
+                channels: 1,
+                subscribers: connections,
+            };
+            ("idle", common, silence)
+        }
+    };
+    let server = common.server.discover().await?;
+    let process = common.server_pid.map(Process::of).transpose()?;
+    let bar = bar(&plan, common.json);
+    let outcome =
+        load::run(&server, &common.server, &common.namespace, &plan, process.as_ref(), &bar).await?;
+    bar.finish_and_clear();
+    let report = report::Report::new(name, common.server.via, &plan, &outcome);
+    if common.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("{report}");
+    }
+    Ok(if report.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl LoadArgs {
+    fn plan(&self) -> Plan {
+        let duration = Duration::from_secs(self.duration);
+        Plan { duration, rate: self.rate, payload: self.payload, channels: 0, subscribers: 0 }
+    }
+}
+
+fn bar(plan: &Plan, hidden: bool) -> ProgressBar {
+    if hidden {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(plan.subscribers as u64);
+    // A template of our own that does not parse would only cost the looks.
+    if let Ok(style) = ProgressStyle::with_template("{msg:<12} [{bar:40}] {pos}/{len}") {
+        bar.set_style(style);
+    }
+    bar
+}
