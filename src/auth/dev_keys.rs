@@ -158,31 +158,14 @@ mod tests {
     use super::*;
     use crate::auth::{ApiKeys, Verifier};
 
-    /// A directory of its own, gone at the end.
-    struct Directory(PathBuf);
-
-    impl Directory {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("xpush-{name}-{}", std::process::id()));
-            let _ = fs::remove_dir_all(&path);
-            Self(path)
-        }
-    }
-
-    impl Drop for Directory {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
     #[test]
     fn the_keys_of_the_first_start_are_those_of_the_next() {
-        let directory = Directory::new("dev-keys");
-        let first = DevKeys::load_or_create(&directory.0).unwrap();
-        let next = DevKeys::load_or_create(&directory.0).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let first = DevKeys::load_or_create(directory.path()).unwrap();
+        let next = DevKeys::load_or_create(directory.path()).unwrap();
         assert!(first == next);
-        let other = Directory::new("dev-keys-other");
-        assert!(DevKeys::load_or_create(&other.0).unwrap() != first);
+        let other = tempfile::tempdir().unwrap();
+        assert!(DevKeys::load_or_create(other.path()).unwrap() != first);
 
         let token = first.sign(&Claims { sub: Some("ann".parse().unwrap()), ..Claims::default() }).unwrap();
         let verifier = Verifier::new(vec![next.key().unwrap()]);
@@ -194,23 +177,22 @@ mod tests {
     #[test]
     fn nobody_else_can_read_the_keys() {
         use std::os::unix::fs::PermissionsExt as _;
-        let directory = Directory::new("dev-keys-mode");
-        let path = directory.0.join(FILE);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
         let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-        DevKeys::load_or_create(&directory.0).unwrap();
+        DevKeys::load_or_create(directory.path()).unwrap();
         assert_eq!(mode(), 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        DevKeys::load_or_create(&directory.0).unwrap();
+        DevKeys::load_or_create(directory.path()).unwrap();
         assert_eq!(mode(), 0o600);
     }
 
     #[test]
     fn damaged_keys_are_said_to_be() {
-        let directory = Directory::new("dev-keys-damaged");
-        fs::create_dir_all(&directory.0).unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for text in ["", "hello", "token_secret = \"short\"\napi_key = \"\"\nstate_secret = \"\""] {
-            fs::write(directory.0.join(FILE), text).unwrap();
-            let error = DevKeys::load_or_create(&directory.0).unwrap_err();
+            fs::write(directory.path().join(FILE), text).unwrap();
+            let error = DevKeys::load_or_create(directory.path()).unwrap_err();
             assert!(matches!(error, DevKeysError::Damaged { .. }), "{error}");
         }
     }

@@ -1,4 +1,6 @@
-use std::{fs, path::PathBuf};
+use std::fs;
+
+use tempfile::NamedTempFile;
 
 use super::*;
 use crate::{
@@ -7,21 +9,10 @@ use crate::{
     namespace::{Policy, Retention},
 };
 
-/// A file of its own, gone at the end.
-struct File(PathBuf);
-
-impl File {
-    fn new(name: &str, text: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("xpush-config-{name}-{}.toml", std::process::id()));
-        fs::write(&path, text).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
+fn written(text: &str) -> NamedTempFile {
+    let file = NamedTempFile::new().unwrap();
+    fs::write(file.path(), text).unwrap();
+    file
 }
 
 fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -29,10 +20,10 @@ fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 /// The error of a file; its path is written as FILE.
-fn file_error(name: &str, text: &str) -> String {
-    let file = File::new(name, text);
-    let error = Config::load(Some(&file.0), [], []).unwrap_err();
-    error.to_string().replace(&file.0.display().to_string(), "FILE")
+fn file_error(text: &str) -> String {
+    let file = written(text);
+    let error = Config::load(Some(file.path()), [], []).unwrap_err();
+    error.to_string().replace(&file.path().display().to_string(), "FILE")
 }
 
 fn environment_error(variable: &str, value: &str) -> String {
@@ -65,13 +56,12 @@ fn without_a_word_everything_has_a_default() {
 
 #[test]
 fn the_file_yields_to_the_environment_and_that_to_the_flags() {
-    let file = File::new(
-        "layers",
+    let file = written(
         "origins = [\"https://a.example\"]\n[limits]\nframe = \"32KiB\"\ndata = 1000\nin_flight = 1\n\
          [namespaces.chat]\nretention = \"durable\"\nkeep_age = \"30d\"\n[namespaces.room]\npresence = false",
     );
     let config = Config::load(
-        Some(&file.0),
+        Some(file.path()),
         pairs(&[
             ("XPUSH_LIMITS__IN_FLIGHT", "2"),
             ("XPUSH_LIMITS__CONNECTIONS_PER_ADDRESS", "30_000"),
@@ -121,23 +111,23 @@ fn lists_and_tables_are_written_as_toml_in_the_environment() {
 #[test]
 fn an_unknown_key_is_named_with_its_place_and_what_was_meant() {
     assert_eq!(
-        file_error("unknown", "[limits]\nframe = 65536\n\n[listen]\nhtpp = \"127.0.0.1:80\"\n"),
+        file_error("[limits]\nframe = 65536\n\n[listen]\nhtpp = \"127.0.0.1:80\"\n"),
         "unknown key `listen.htpp` in FILE, line 5; did you mean `listen.http`?"
     );
     assert_eq!(
-        file_error("section", "[limit]\nframe = 1\n"),
+        file_error("[limit]\nframe = 1\n"),
         "unknown key `limit` in FILE, line 1; did you mean `limits`?"
     );
     assert_eq!(
-        file_error("top", "idle_deadline = \"30s\"\n"),
+        file_error("idle_deadline = \"30s\"\n"),
         "unknown key `idle_deadline` in FILE, line 1; did you mean `limits.idle_deadline`?"
     );
     assert_eq!(
-        file_error("namespace", "[namespaces.chat]\nretention = \"none\"\nprecense = true\n"),
+        file_error("[namespaces.chat]\nretention = \"none\"\nprecense = true\n"),
         "unknown key `namespaces.chat.precense` in FILE, line 3; did you mean `namespaces.chat.presence`?"
     );
     assert_eq!(
-        file_error("list", "[[auth.keys]]\nalgorithm = \"EdDSA\"\n[[auth.keys]]\nalgoritm = \"EdDSA\"\n"),
+        file_error("[[auth.keys]]\nalgorithm = \"EdDSA\"\n[[auth.keys]]\nalgoritm = \"EdDSA\"\n"),
         "unknown key `auth.keys.algoritm` in FILE, line 4; did you mean `auth.keys.algorithm`?"
     );
     assert_eq!(
@@ -159,16 +149,16 @@ fn an_unknown_key_is_named_with_its_place_and_what_was_meant() {
 #[test]
 fn a_wrong_value_is_named_with_its_key_and_place() {
     assert_eq!(
-        file_error("type", "[limits]\nin_flight = \"many\"\n"),
+        file_error("[limits]\nin_flight = \"many\"\n"),
         "FILE, line 2, `in_flight`: invalid type: string \"many\", expected u32"
     );
     assert_eq!(
-        file_error("unit", "[limits]\nping_interval = 15\n"),
+        file_error("[limits]\nping_interval = 15\n"),
         "FILE, line 2, `ping_interval`: invalid type: integer `15`, expected a duration with its unit, as in \"30s\""
     );
-    assert!(file_error("syntax", "[limits\nx").starts_with("FILE, line 1"));
+    assert!(file_error("[limits\nx").starts_with("FILE, line 1"));
     assert_eq!(
-        file_error("name", "[namespaces.Chat]\nretention = \"none\"\n"),
+        file_error("[namespaces.Chat]\nretention = \"none\"\n"),
         "FILE, line 1: namespace has the character 'C' at byte 0; expected 1 to 32 of a-z, 0-9, '-', '_', beginning with a letter"
     );
     assert_eq!(
@@ -285,13 +275,14 @@ fn what_is_shown_has_no_secret_and_can_be_read_again() {
 #[test]
 fn every_key_that_is_shown_is_a_known_one() {
     // The specimen must have what the defaults have, or a default could not be written down.
-    let shown = File::new("shown", &Config::default().show());
-    assert!(Config::load(Some(&shown.0), [], []).is_ok());
+    let shown = written(&Config::default().show());
+    assert!(Config::load(Some(shown.path()), [], []).is_ok());
 }
 
 #[test]
 fn in_development_the_kept_keys_let_in() {
-    let directory = std::env::temp_dir().join(format!("xpush-access-{}", std::process::id()));
+    let above = tempfile::tempdir().unwrap();
+    let directory = above.path().join("data");
     let path = directory.display().to_string();
     let load = |more: &[(&str, &str)]| {
         Config::load(None, [], pairs(&[&[("store.path", &*path)], more].concat())).unwrap()
@@ -310,5 +301,4 @@ fn in_development_the_kept_keys_let_in() {
     let keys = format!("[{{ algorithm = \"HS256\", secret = \"{}\" }}]", "x".repeat(32));
     let production = load(&[("auth.keys", &keys)]).access().unwrap();
     assert!(production.dev_keys.is_none() && production.auth.anonymous([127, 0, 0, 1].into()).is_none());
-    fs::remove_dir_all(directory).unwrap();
 }
