@@ -162,8 +162,8 @@ impl Running {
         }
         self.sessions.stop("sessions").await;
         self.servers.stop("servers").await;
-        // Blocks for one sync at most; everything else has ended.
-        self.store.close();
+        let store = self.store;
+        tokio::task::spawn_blocking(move || store.close()).await?;
         info!("stopped");
         Ok(())
     }

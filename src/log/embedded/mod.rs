@@ -2,6 +2,10 @@
 //!
 //! An append is durable when it is answered (`fdatasync`). What a sync costs is shared by all who wait for one:
 //! a single thread commits whatever came together during the last commit (`writer`).
+//!
+//! Reads run where they may block. Mostly they find their blocks in memory (`benches/log.rs`, on two cores that were
+//! busy: 35 µs for an extent, 110 µs for the last 50, the way to the other thread and back included), but the slowest
+//! of a hundred took 4 ms, and no connection of the same worker should wait for that.
 
 mod journal;
 mod record;
@@ -87,8 +91,8 @@ impl Embedded {
         self.epoch
     }
 
-    /// Writes what is in line, takes nothing more, and lets go of the directory. Blocks until that is done;
-    /// dropping does the same.
+    /// Writes what is in line, takes nothing more, and lets go of the directory. Blocks until that is done, which
+    /// is a matter of some commits; dropping does the same.
     pub fn close(&self) {
         self.places.close();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -2,6 +2,14 @@
 //!
 //! A trimmed publication is deleted together with its message's id, and the channel's first offset is moved in the
 //! same commit. So a reader sees where the channel begins now, never a hole.
+//!
+//! They are deleted one by one, which an LSM tree does by writing; a range of keys at once is nothing that fjall
+//! offers, and its compaction filters would keep a deleted message's id for as long as its table. Measured with
+//! `benches/log_retention.rs` (1,000,000 messages of 200 bytes in 100 channels, 256 appends at a time, two cores
+//! that others used too, load 3): 27,200 appends/s while all are kept. While the older half goes, 15,500 appends/s
+//! beside 39,000 deletes/s; 15,600 afterwards, with as many deletes as appends. Disk: 355 MB before, 378 MB when the
+//! half was deleted, 264 MB when as many again had been appended. A page of the last 50 takes 120 to 150 µs all the
+//! time: reads begin at the first offset that is kept, so they never walk over what was deleted.
 
 use std::{
     ops::Bound,
