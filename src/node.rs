@@ -24,11 +24,11 @@ use crate::{
     auth::{ApiKey, Auth, Backend, Rights, SessionState},
     broker::{Broker, Carried},
     channel::Channels,
-    log::{Appended, From, Log, Query},
+    log::{Appended, From, HOLD, Log, Query},
     metrics::Metrics,
     namespace::{Namespaces, Policy, Retention},
     presence::{List, Presence},
-    publication::Draft,
+    publication::{Draft, Publication},
     session::{Departed, Refusal, Sessions, missed},
 };
 
@@ -41,8 +41,12 @@ const PRESENCE_EVENTS_LIMIT: u32 = 100;
 /// Publications in a page of history, at most and if not asked for.
 const HISTORY_LIMIT: u16 = 256;
 const HISTORY_DEFAULT: u16 = 50;
-/// Bytes of payload in a page of history: the answer has to fit a frame on every wire that the client may use.
-const HISTORY_BYTES: usize = 32 * 1024;
+/// Bytes of payload in a page of history, as far as they fit into a frame.
+const HISTORY_BYTES: usize = 1 << 20;
+/// In a page's frame: what is not a publication.
+const FRAME_OVERHEAD: usize = 1024;
+/// In a publication's JSON: its fields' names, numbers and punctuation.
+const PUBLICATION_OVERHEAD: usize = 160;
 
 /// What this node takes.
 #[derive(Debug, Clone)]
@@ -82,6 +86,22 @@ pub struct Parts {
     pub broker: Arc<dyn Broker>,
     pub presence: Arc<dyn Presence>,
     pub metrics: Arc<Metrics>,
+}
+
+/// How many of these publications fit into one frame, one at least: a single one always does.
+fn fitting(channel: &ChannelName, publications: &[Arc<Publication>], frame: usize) -> usize {
+    let mut left = frame.saturating_sub(FRAME_OVERHEAD);
+    let fits = |publication: &&Arc<Publication>| {
+        let user = publication.user.as_ref().map_or(0, |user| user.as_str().len());
+        let names =
+            channel.as_str().len() + publication.message_id.as_str().len() + publication.event.as_str().len();
+        // Base64 makes four of three.
+        let size = publication.payload.len().div_ceil(3) * 4 + names + user + PUBLICATION_OVERHEAD;
+        let fits = size <= left;
+        left = left.saturating_sub(size);
+        fits
+    };
+    publications.iter().take_while(fits).count().max(1).min(publications.len())
 }
 
 /// One node.
@@ -193,15 +213,21 @@ impl Node {
         }
         let log = self.log(policy);
         let gap = match cursor {
-            Some(cursor) if !backward => missed(channel, cursor, log.extent(channel).await?)?,
-            _ => None,
+            Some(cursor) => {
+                let extent = log.extent(channel).await?;
+                // Backward, a place in this epoch misses nothing: what is no longer kept is the end.
+                if backward && cursor.epoch == extent.epoch { None } else { missed(channel, cursor, extent)? }
+            }
+            None => None,
         };
         let from = if backward {
-            From::Before(cursor.map(|cursor| cursor.offset))
+            // A place in another epoch is none in this one: begin at the newest.
+            From::Before(cursor.filter(|_| gap.is_none()).map(|cursor| cursor.offset))
         } else {
             From::After(gap.as_ref().map_or(cursor.map_or(0, |cursor| cursor.offset), |gap| gap.to))
         };
-        let page = log.read(channel, Query { from, limit: limit.into(), bytes: HISTORY_BYTES }).await?;
+        let mut page = log.read(channel, Query { from, limit: limit.into(), bytes: HISTORY_BYTES }).await?;
+        page.publications.truncate(fitting(channel, &page.publications, self.limits.frame));
         let extent = page.extent;
         let next = page.publications.last().and_then(|last| {
             let more = if backward { last.offset > extent.first } else { last.offset < extent.top };
@@ -323,7 +349,7 @@ impl Node {
     pub async fn tend(self: Arc<Self>, cancel: CancellationToken) {
         let mut ticks = interval(TEND_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut counted = Instant::now();
+        let (mut counted, mut held) = (Instant::now(), Instant::now());
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -333,9 +359,14 @@ impl Node {
                 self.depart(departed).await;
             }
             let tell_counts = counted.elapsed() >= Duration::from_secs(1);
+            let hold = held.elapsed() >= HOLD / 4;
             for channel in self.channels.all() {
                 if let Err(error) = channel.repair(HOLE_PATIENCE).await {
                     warn!(channel = %channel.name(), %error, "a hole can't be read from the log yet");
+                }
+                if hold && !matches!(channel.policy().retention, Retention::Durable { .. }) {
+                    // What can go wrong here goes wrong for the next publisher too, who is told.
+                    let _ = channel.log().hold(channel.name()).await;
                 }
                 if tell_counts && let Some(occupancy) = channel.take_occupancy() {
                     let channel_name = channel.name().clone();
@@ -347,6 +378,9 @@ impl Node {
             }
             if tell_counts {
                 counted = Instant::now();
+            }
+            if hold {
+                held = Instant::now();
             }
         }
     }

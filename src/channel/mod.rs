@@ -106,7 +106,7 @@ impl Channel {
     /// before the log is read, or a publication could fall between.
     async fn load(&self) -> Result<(), LogError> {
         let load = || async {
-            let extent = self.log.extent(&self.name).await?;
+            let extent = self.log.hold(&self.name).await?;
             let mut state = self.state();
             state.delivered = Some(Cursor { epoch: extent.epoch, offset: extent.top });
             self.hand_out_early(&mut state);

@@ -13,7 +13,7 @@ use super::ServerArgs;
 Examples:
   xpush publish room:lobby '{\"text\":\"hello\"}'
   xpush publish room:lobby --text hello --event greeting
-  xpush publish room:lobby --message-id order-17 '\"paid\"'     (twice: it stands once)
+  xpush publish room:lobby --token "$TOKEN" --message-id order-17 '\"paid\"'   (twice: it stands once)
   seq 1000 | xpush publish room:lobby -                        (a message a line)
   xpush publish room:files --file photo.jpg --via websocket")]
 pub(crate) struct PublishArgs {
@@ -29,7 +29,7 @@ pub(crate) struct PublishArgs {
     file: Option<std::path::PathBuf>,
     #[arg(long, default_value = "message")]
     event: EventName,
-    /// A retry with the same id stands once
+    /// A retry by the same user (--token) with the same id stands once
     #[arg(long)]
     message_id: Option<MessageId>,
     #[command(flatten)]
@@ -37,8 +37,12 @@ pub(crate) struct PublishArgs {
 }
 
 pub(crate) async fn run(args: PublishArgs) -> anyhow::Result<ExitCode> {
+    let from_input = args.data.as_deref() == Some("-");
+    if from_input && args.message_id.is_some() {
+        anyhow::bail!("--message-id names one message, and `-` reads many: only the first line would stand");
+    }
     let mut client = args.server.connect().await?;
-    if args.data.as_deref() == Some("-") {
+    if from_input {
         for line in std::io::stdin().lock().lines() {
             let line = line?;
             if !line.trim().is_empty() {

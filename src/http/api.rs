@@ -4,7 +4,7 @@ use axum::{
     Json,
     extract::{
         Path, Query, Request, State,
-        rejection::{JsonRejection, QueryRejection},
+        rejection::{JsonRejection, PathRejection, QueryRejection},
     },
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -126,11 +126,11 @@ pub(super) struct HistoryParameters {
 pub(super) async fn history(
     State(api): State<Api>,
     caller: Caller,
-    Path(channel): Path<String>,
+    channel: Result<Path<String>, PathRejection>,
     parameters: Result<Query<HistoryParameters>, QueryRejection>,
 ) -> Result<Json<HistoryPage>, Problem> {
     let Query(HistoryParameters { cursor, backward, limit }) = parameters?;
-    let channel = parse_channel(&channel)?;
+    let channel = parse_channel(channel)?;
     caller.require(Permission::History, &channel)?;
     let cursor = cursor.map(|text| text.parse()).transpose().map_err(invalid_name)?;
     let page = api.node.history(&channel, HistoryQuery { cursor, backward, limit }).await?;
@@ -141,9 +141,9 @@ pub(super) async fn history(
 pub(super) async fn presence(
     State(api): State<Api>,
     caller: Caller,
-    Path(channel): Path<String>,
+    channel: Result<Path<String>, PathRejection>,
 ) -> Result<Json<PresenceList>, Problem> {
-    let channel = parse_channel(&channel)?;
+    let channel = parse_channel(channel)?;
     caller.require(Permission::Presence, &channel)?;
     let list = api.node.list_presence(&channel).await?;
     let (members, sessions, users) = (list.members, list.sessions, list.users);
@@ -155,7 +155,9 @@ pub(super) async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json"))
 }
 
-fn parse_channel(text: &str) -> Result<ChannelName, Refusal> {
+fn parse_channel(path: Result<Path<String>, PathRejection>) -> Result<ChannelName, Refusal> {
+    // It fails for percent-encoded bytes that are no text.
+    let Path(text) = path.map_err(|error| Refusal::new(ErrorCode::InvalidName, error.body_text()))?;
     text.parse().map_err(invalid_name)
 }
 

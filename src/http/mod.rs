@@ -48,6 +48,8 @@ pub fn router(api: Api) -> Router {
         .route("/v1/channels/{channel}/history", get(api::history))
         .route("/v1/channels/{channel}/presence", get(api::presence))
         .route("/v1/openapi.json", get(api::openapi))
+        // Within the guard, which answers a page's OPTIONS before the route can refuse it.
+        .method_not_allowed_fallback(problem::wrong_method)
         .layer(guarded)
         .layer(DefaultBodyLimit::max(body_limit))
         .route("/healthz", get(health::alive))

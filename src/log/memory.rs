@@ -30,7 +30,7 @@ const DEDUP_WINDOW: usize = 128;
 
 /// A channel of which nothing can be read is forgotten after this time, with the ids of its last messages: a
 /// publisher that retries has long given up.
-const IDLE: Duration = Duration::from_secs(120);
+const IDLE: Duration = super::HOLD;
 
 /// Looking for idle channels takes time in proportion to the channels of a shard, so it isn't done at every append.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -118,6 +118,22 @@ impl Memory {
             Some(channel) => channel.read(query, keep, now),
             None => Page { extent: shard.empty(), publications: Vec::new() },
         }
+    }
+
+    /// A channel that nobody has written to yet gets its place now: its epoch has to be the one that is told. Where
+    /// there is no place, it is told all the same; then the first append fails as well.
+    fn hold_now(&self, channel: &ChannelName) -> Extent {
+        let now = Instant::now();
+        let mut shard = self.shard(channel);
+        let epoch = shard.next_epoch;
+        if !shard.channels.contains_key(channel) && self.take_place() {
+            shard.channels.insert(channel.clone(), Channel::new(epoch, now));
+        }
+        if let Some(channel) = shard.channels.get_mut(channel) {
+            channel.touched = now;
+        }
+        drop(shard);
+        self.extent_now(channel)
     }
 
     fn extent_now(&self, channel: &ChannelName) -> Extent {
@@ -264,6 +280,10 @@ impl Log for Memory {
     fn extent<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<Extent, LogError>> {
         async move { Ok(self.extent_now(channel)) }.boxed()
     }
+
+    fn hold<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<Extent, LogError>> {
+        async move { Ok(self.hold_now(channel)) }.boxed()
+    }
 }
 
 /// A panic under the lock leaves a channel that is whole: nothing between its changes can panic.
@@ -343,6 +363,19 @@ mod tests {
         let after = append(&log, &room, draft("ann", 2)).await.cursor();
         assert_eq!((before.offset, after.offset), (1, 1));
         assert_ne!(before.epoch, after.epoch);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_channel_that_is_held_keeps_its_epoch_even_before_its_first_message() {
+        let (log, room) =
+            (Memory::new(keep("room", Keep { count: Some(0), age: None }), 100), channel("room:a"));
+        let held = log.hold(&room).await.unwrap();
+        for n in 0..10 {
+            append(&log, &channel(&format!("room:b{n}")), draft("ann", 1)).await;
+            tokio::time::advance(IDLE / 2).await;
+            assert_eq!(log.hold(&room).await.unwrap(), held);
+        }
+        assert_eq!(append(&log, &room, draft("ann", 1)).await.cursor(), Cursor { epoch: held.epoch, offset: 1 });
     }
 
     #[tokio::test(start_paused = true)]

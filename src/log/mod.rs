@@ -41,7 +41,16 @@ pub trait Log: Send + Sync + 'static {
 
     /// What there is of a channel. One that was never written to is empty.
     fn extent<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<Extent, LogError>>;
+
+    /// As `extent`, for a channel that somebody listens to: as long as this is asked again within `HOLD`, a log that
+    /// forgets idle channels does not forget this one, and its epoch stays what it is.
+    fn hold<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<Extent, LogError>> {
+        self.extent(channel)
+    }
 }
+
+/// How long a channel that somebody listens to is held.
+pub const HOLD: Duration = Duration::from_secs(120);
 
 /// An append under way.
 pub type Pending = BoxFuture<'static, Result<Appended, LogError>>;

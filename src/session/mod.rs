@@ -51,6 +51,9 @@ use subscription::Subscription;
 /// Bad frames after which the connection is not worth keeping: somebody speaks another protocol.
 const BAD_FRAMES_LIMIT: u32 = 16;
 
+/// A client that takes no answer for so long, while it asks for more than may wait, is not coming back to them.
+const SLOW_CONSUMER_DEADLINE: Duration = Duration::from_secs(30);
+
 /// Serves every connection of a transport until it is shut down, and awaits the last of them.
 pub async fn serve_all<T: Transport>(node: Arc<Node>, mut transport: T, cancel: CancellationToken) {
     let mut sessions = JoinSet::new();
@@ -174,25 +177,35 @@ impl Session {
     ) -> Farewell {
         let outbox = Arc::clone(&self.outbox);
         let limit = self.node.limits.in_flight;
-        self.resume(connect).await;
+        tokio::select! {
+            () = self.resume(connect) => {}
+            () = outbox.closing() => {}
+            () = cancel.cancelled() => {}
+        }
         loop {
             if let Some(farewell) = outbox.farewell() {
                 return farewell;
             }
             let expiry = self.expiry();
             let next = async {
-                outbox.room().await;
-                reader.read().await
+                match timeout(SLOW_CONSUMER_DEADLINE, outbox.room()).await {
+                    Ok(()) => Some(reader.read().await),
+                    Err(_) => None,
+                }
             };
             tokio::select! {
                 Some(answer) = in_flight.next() => answer.iter().for_each(|answer| outbox.push_answer(answer)),
                 frame = next, if in_flight.len() < limit => match frame {
-                    Ok(frame) => {
+                    Some(Ok(frame)) => {
                         if let Some(farewell) = self.take(&frame, in_flight).await {
                             return farewell;
                         }
                     }
-                    Err(closed) => {
+                    None => {
+                        let reason = "asked for more answers than it took";
+                        return Farewell::new(CloseCode::SlowConsumer, reason);
+                    }
+                    Some(Err(closed)) => {
                         self.broke = !matches!(closed, Closed::ByPeer { code: CloseCode::Normal, .. });
                         return closed.farewell();
                     }

@@ -73,11 +73,15 @@ impl Session {
         let (channel, subscriber) = node
             .channels
             .enter(name, policy, node.log(policy), |channel| channel.add(&self.outbox, delivery, presence));
+        // Noted before anything is waited for: a session that ends meanwhile finds what to clean up.
         let subscription = Subscription { channel: Arc::clone(&channel), subscriber, delivery };
+        self.subscriptions.insert(name.clone(), subscription);
         let start = match start(&channel, cursor, last).await {
             Ok(start) => start,
             Err(refusal) => {
-                subscription.end(&node, &self.outbox);
+                if let Some(subscription) = self.subscriptions.remove(name) {
+                    subscription.end(&node, &self.outbox);
+                }
                 return Err(refusal);
             }
         };
@@ -100,7 +104,6 @@ impl Session {
             occupancy,
         });
         self.outbox.begin(delivery, channel, start.cursor, &answer);
-        self.subscriptions.insert(name.clone(), subscription);
         Ok(())
     }
 
@@ -130,7 +133,6 @@ impl Session {
             if let Some(subscription) = self.subscriptions.remove(&name) {
                 subscription.end(&self.node, &self.outbox);
                 self.node.leave(&name, &self.id, self.connection).await;
-                self.outbox.room().await;
                 self.outbox.push_answer(&ServerFrame::Unsubscribed(Unsubscribed {
                     id: None,
                     channel: name,
