@@ -2,7 +2,7 @@
 
 mod document;
 
-use std::{collections::HashMap, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::HashMap, io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use axum::{Extension, Router, extract::Request, routing::any};
@@ -14,6 +14,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
 use xpush::{
     broker,
     channel::Channels,
@@ -49,9 +50,19 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level)
-        .with_context(|| format!("`log.level` is {:?}", config.log.level))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let level = &config.log.level;
+    // A plain level is meant for what this server does; libraries only speak up when something is wrong.
+    let directives = if level.contains(['=', ',']) {
+        level.clone()
+    } else {
+        format!("warn,xpush={level},xpush_transports={level}")
+    };
+    let filter = EnvFilter::try_new(&directives)
+        .with_context(|| format!("`log.level` is {level:?}, which is neither a level nor a list of target=level"))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match config.log.format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),

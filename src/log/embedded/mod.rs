@@ -7,6 +7,8 @@ mod journal;
 mod record;
 mod retention;
 mod store;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{

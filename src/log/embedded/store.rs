@@ -8,6 +8,8 @@ use std::{
     io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
@@ -32,6 +34,10 @@ const MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Write tables and merge them, in the background.
 const WORKERS: usize = 2;
+
+/// A process that was told to stop may not have let go of the directory yet.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The directory of a store, held by this process.
 pub(super) struct Directory {
@@ -87,19 +93,15 @@ impl Store {
     /// Opens the database, and says so if a crash cut off a commit in the middle.
     pub(super) fn open(directory: &Directory) -> Result<Self, LogError> {
         let path = directory.database();
-        let written = journal::Written::measure(&path).map_err(|error| open_failed(&path, &error.into()))?;
+        let cut = journal::mend(&path)?;
         let store =
             Self::open_database(&path, directory.epoch).map_err(|error| open_failed(&path, &error))?;
-        match written.cut_off() {
-            Ok(0) => {}
-            Ok(bytes) => warn!(
+        if cut > 0 {
+            warn!(
                 path = %path.display(),
-                bytes,
+                bytes = cut,
                 "the last write before a crash was not complete and is cut off; nothing of it was acknowledged"
-            ),
-            Err(error) => {
-                warn!(path = %path.display(), %error, "whether the last write was complete can't be told");
-            }
+            );
         }
         Ok(store)
     }
@@ -195,7 +197,14 @@ fn take_lock(path: &Path) -> Result<File, LogError> {
         .truncate(false)
         .open(path.join("LOCK"))
         .map_err(failed)?;
-    match file.try_lock() {
+    let asked = Instant::now();
+    let locked = loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if asked.elapsed() < LOCK_PATIENCE => thread::sleep(LOCK_INTERVAL),
+            locked => break locked,
+        }
+    };
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();

@@ -49,6 +49,9 @@ const CATCH_UP_INTERVAL: Duration = Duration::from_millis(2);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(5);
 
+/// What goes well for so long has nothing to do with an earlier failure.
+const STABLE: Duration = Duration::from_secs(60);
+
 /// After a failure the log goes on when so much can be written: with less, it would fail again at once.
 const PROBE_BYTES: usize = 4 * 1024 * 1024;
 
@@ -74,13 +77,16 @@ pub(super) struct Writer {
     extents: Extents,
     retention: Retention,
     failure: Option<Failure>,
+    /// From a failure to the next try.
+    pause: Duration,
+    /// When it went on after the last failure.
+    recovered: Option<Instant>,
 }
 
 /// Why nothing can be written now.
 struct Failure {
     error: LogError,
     retry_at: Instant,
-    pause: Duration,
 }
 
 /// What is to be committed, and who is to be told.
@@ -99,7 +105,16 @@ impl Writer {
         requests: mpsc::Receiver<Request>,
         retention: Retention,
     ) -> Self {
-        Self { shared, directory, requests, extents: Extents::default(), retention, failure: None }
+        Self {
+            shared,
+            directory,
+            requests,
+            extents: Extents::default(),
+            retention,
+            failure: None,
+            pause: RETRY_PAUSE,
+            recovered: None,
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -107,7 +122,7 @@ impl Writer {
         while open {
             let mut waiting = Vec::new();
             let mut bytes = 0;
-            let mut next = match self.requests.recv_timeout(self.pause()) {
+            let mut next = match self.requests.recv_timeout(self.idle_time()) {
                 Ok(request) => Some(request),
                 Err(mpsc::RecvTimeoutError::Timeout) => None,
                 Err(mpsc::RecvTimeoutError::Disconnected) => Some(Request::Close),
@@ -127,32 +142,45 @@ impl Writer {
                     next = self.requests.try_recv().ok();
                 }
             }
-            if let Err(error) = self.recover() {
+            if let Err(error) = self.get_ready() {
                 waiting.drain(..).for_each(|append| append.answer(Err(error.clone())));
                 continue;
             }
             if !waiting.is_empty() {
                 self.append(waiting);
             }
-            if self.failure.is_none() && self.retention.is_due() {
+            if self.retention.is_due() && self.get_ready().is_ok() {
                 self.trim();
             }
         }
         self.shared.close_store();
     }
 
-    fn pause(&self) -> Duration {
+    /// How long there is nothing to do but for what comes in.
+    fn idle_time(&self) -> Duration {
         match &self.failure {
             Some(failure) => failure.retry_at.saturating_duration_since(Instant::now()),
             None => self.retention.pause(),
         }
     }
 
+    /// After this a commit can be written, as far as one can know.
+    fn get_ready(&mut self) -> Result<(), LogError> {
+        if self.failure.is_none() {
+            let shared = self.shared.clone();
+            let store = shared.store.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(Err(error)) = store.as_ref().map(wait_for_workers) {
+                return Err(self.fail(&error));
+            }
+        }
+        self.recover()
+    }
+
     fn append(&mut self, waiting: Vec<Append>) {
         let shared = self.shared.clone();
         let store = shared.store.read().unwrap_or_else(PoisonError::into_inner);
         let Some(store) = store.as_ref() else {
-            // `recover` just opened it.
+            // `get_ready` saw to it.
             waiting.into_iter().for_each(|append| append.answer(Err(super::closed())));
             return;
         };
@@ -182,8 +210,7 @@ impl Writer {
                 Err(error) => warn!(%channel, %error, "old publications can't be trimmed"),
             }
         }
-        let result = wait_for_workers(store).and_then(|()| commit.batch.commit());
-        match result {
+        match commit.batch.commit() {
             Ok(()) => {
                 commit.replies.into_iter().for_each(|(append, appended)| append.answer(Ok(appended)));
             }
@@ -232,14 +259,14 @@ impl Writer {
         let shared = self.shared.clone();
         let store = shared.store.read().unwrap_or_else(PoisonError::into_inner);
         let Some(store) = store.as_ref() else { return };
-        // No sync: a crash may bring back what was trimmed, and then it is trimmed again.
-        let mut batch = store.db.batch().durability(Some(PersistMode::Buffer));
+        // Synced like any other, so that only the last commit of a journal can be torn (see `journal`).
+        let mut batch = store.db.batch().durability(Some(PersistMode::SyncData));
         match self.retention.step(store, &mut batch) {
             Ok(extents) => {
                 if extents.is_empty() {
                     return;
                 }
-                match wait_for_workers(store).and_then(|()| batch.commit()) {
+                match batch.commit() {
                     Ok(()) => extents.iter().for_each(|(channel, extent)| self.extents.set(channel, *extent)),
                     Err(error) => {
                         self.fail(&error);
@@ -255,18 +282,20 @@ impl Writer {
         let path = self.directory.path.display();
         let reason = match error {
             fjall::Error::Io(error) => store::describe(error),
-            fjall::Error::Poisoned => "an earlier write of the database failed".into(),
-            error => error.to_string(),
+            // One of fjall's workers failed, which it doesn't tell more of. Mostly this is why:
+            _ => match probe(&self.directory) {
+                Err(error) => store::describe(&error),
+                Ok(()) => format!("the database could not write in the background ({error})"),
+            },
         };
         let error = LogError::Unavailable { reason: format!("{path}: {reason}") };
         error!(%path, reason, "the log can't be written");
         // Offsets of the failed commit are in there.
         self.extents = Extents::default();
-        self.failure = Some(Failure {
-            error: error.clone(),
-            retry_at: Instant::now() + RETRY_PAUSE,
-            pause: RETRY_PAUSE,
-        });
+        // What fails again soon is tried less often.
+        let is_new = self.recovered.is_none_or(|recovered| recovered.elapsed() > STABLE);
+        self.pause = if is_new { RETRY_PAUSE } else { (self.pause * 2).min(MAX_RETRY_PAUSE) };
+        self.failure = Some(Failure { error: error.clone(), retry_at: Instant::now() + self.pause });
         error
     }
 
@@ -293,12 +322,13 @@ impl Writer {
             Ok(()) => {
                 info!(path = %path.display(), "the log can be written again");
                 self.failure = None;
+                self.recovered = Some(Instant::now());
                 Ok(())
             }
             Err(error) => {
                 failure.error = error.clone();
-                failure.pause = (failure.pause * 2).min(MAX_RETRY_PAUSE);
-                failure.retry_at = Instant::now() + failure.pause;
+                self.pause = (self.pause * 2).min(MAX_RETRY_PAUSE);
+                failure.retry_at = Instant::now() + self.pause;
                 Err(error)
             }
         }

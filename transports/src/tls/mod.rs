@@ -185,7 +185,7 @@ impl Certificates {
                 state.current = Arc::new(new);
             }
             Err(error) => {
-                warn!(%error, "the certificate's files changed, and are of no use; the old one stays")
+                warn!(%error, "the certificate's files changed, and are of no use; the old one stays");
             }
         }
     }

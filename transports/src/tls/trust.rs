@@ -34,7 +34,7 @@ pub enum TrustError {
 
 impl Trust {
     /// TLS as a client that offers the protocol `alpn`.
-    pub(crate) fn client_config(&self, alpn: &[u8]) -> Result<ClientConfig, TrustError> {
+    pub fn client_config(&self, alpn: &[u8]) -> Result<ClientConfig, TrustError> {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13]);
         // Fails only where the provider has no suite for a version; ring has them all.

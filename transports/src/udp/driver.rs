@@ -58,11 +58,22 @@ impl Driver {
                 Some(done) = tasks.join_next() => report(done),
             }
         }
-        self.endpoint.set_server_config(None);
-        while let Some(done) = tasks.join_next().await {
-            report(done);
+        // Refused rather than unanswered: their clients try another node at once.
+        let refuse = async {
+            while let Some(incoming) = self.endpoint.accept().await {
+                incoming.refuse();
+            }
+        };
+        let end = async {
+            while let Some(done) = tasks.join_next().await {
+                report(done);
+            }
+            self.endpoint.wait_idle().await;
+        };
+        tokio::select! {
+            () = refuse => {}
+            () = end => {}
         }
-        self.endpoint.wait_idle().await;
     }
 
     fn welcome(&self, incoming: Incoming, tasks: &mut JoinSet<()>) {

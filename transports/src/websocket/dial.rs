@@ -74,7 +74,10 @@ async fn connect(
     let address = socket.peer_addr()?;
     let stream = if secure {
         socket.set_nodelay(true)?;
-        let connector = TlsConnector::from(tls.ok_or(DialError::NoTls)?);
+        let mut tls = (*tls.ok_or(DialError::NoTls)?).clone();
+        // A server that would choose HTTP/2 has no upgrade there.
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let connector = TlsConnector::from(Arc::new(tls));
         let name = ServerName::try_from(host).map_err(|_| not_ours())?;
         Stream::Other(Box::new(connector.connect(name, socket).await?))
     } else {

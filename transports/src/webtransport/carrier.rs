@@ -35,8 +35,10 @@ const HEADERS_MAX: u64 = 16 * 1024;
 pub(super) enum Step {
     /// A session is open; what keeps it is to be run.
     Opened(BoxFuture<'static, Step>),
-    /// A session ended, or a request was refused.
-    Over,
+    /// A session ended.
+    Ended,
+    /// A request was refused, or broke off.
+    Refused,
 }
 
 /// Returns when the connection is over. `slot` is what it takes among the handshakes until it has a session.
@@ -62,6 +64,7 @@ pub(crate) async fn carry(connection: quinn::Connection, slot: Permit, wires: Ar
     let mut slot = Some(slot);
     // Bounded by the streams that the client may have open.
     let mut under_way: FuturesUnordered<BoxFuture<'static, Step>> = FuturesUnordered::new();
+    // For how long it may be without a session.
     let mut patience = Instant::now() + wires.settings.handshake_deadline;
     loop {
         tokio::select! {
@@ -75,21 +78,20 @@ pub(crate) async fn carry(connection: quinn::Connection, slot: Permit, wires: Ar
                     break;
                 }
             },
-            Some(step) = under_way.next() => {
-                match step {
-                    Step::Opened(session) => {
-                        slot = None;
-                        under_way.push(session);
-                    }
-                    Step::Over => {}
+            Some(step) = under_way.next() => match step {
+                Step::Opened(session) => {
+                    slot = None;
+                    under_way.push(session);
                 }
-                patience = Instant::now() + LINGER;
-            }
+                Step::Ended => patience = Instant::now() + LINGER,
+                // Never longer: who is refused again and again would stay for nothing.
+                Step::Refused => patience = patience.min(Instant::now() + LINGER),
+            },
             datagram = connection.read_datagram() => match datagram {
                 Ok(datagram) => hand_over(&sessions, datagram),
                 Err(_) => break,
             },
-            () = sleep_until(patience), if under_way.is_empty() => break,
+            () = sleep_until(patience), if sessions.len() == 0 => break,
             () = wires.cancel.cancelled(), if under_way.is_empty() => break,
         }
     }

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use url::Url;
 use web_transport_quinn::{
     Client, ClientError, ConnectError, RecvStream, SendStream, Session, SessionError, WebTransportError,
-    proto::ConnectRequest,
+    proto::{ConnectError as NotConnected, ConnectRequest},
 };
 use xpush_protocol::{Codec, TransportKind};
 
@@ -88,7 +88,10 @@ impl Dialer {
 
 fn refused(error: ClientError) -> DialError {
     match error {
-        ClientError::HttpError(ConnectError::ErrorStatus(status)) => DialError::Refused(status.as_u16()),
+        ClientError::HttpError(
+            ConnectError::ErrorStatus(status)
+            | ConnectError::ProtoError(NotConnected::WrongStatus(Some(status))),
+        ) => DialError::Refused(status.as_u16()),
         error => DialError::Failed(error.to_string()),
     }
 }

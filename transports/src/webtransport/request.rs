@@ -45,11 +45,11 @@ pub(super) fn answer(
             Ok(Ok(step)) => step,
             Ok(Err(error)) => {
                 debug!(%address, %error, "a request broke off");
-                Step::Over
+                Step::Refused
             }
             Err(_) => {
                 debug!(%address, "a request took too long");
-                Step::Over
+                Step::Refused
             }
         }
     })
@@ -122,7 +122,7 @@ async fn refuse(mut stream: Stream, status: StatusCode) -> Result<Step, h3::erro
     stream.send_response(response).await?;
     stream.finish().await?;
     stream.stop_sending(Code::H3_NO_ERROR);
-    Ok(Step::Over)
+    Ok(Step::Refused)
 }
 
 fn welcome(codec: Option<Codec>) -> Response<()> {

@@ -60,7 +60,7 @@ pub(super) struct Keeper {
 pub(super) fn open(id: u64, connection: quinn::Connection, sessions: Arc<Sessions>) -> (Session, Keeper) {
     let (to_control, control) = mpsc::channel(CONTROL_STREAMS);
     let (to_datagrams, datagrams) = mpsc::channel(DATAGRAMS);
-    sessions.register(id, Inlet { control: to_control, datagrams: to_datagrams });
+    sessions.register(id, Inlet { control: Some(to_control), datagrams: to_datagrams });
     let (say, farewell) = mpsc::channel(FAREWELLS);
     let (end, ended) = watch::channel(None);
     let session = Session {
@@ -135,12 +135,11 @@ impl Keeper {
         Box::pin(async move {
             let (mut sending, mut receiving) = stream.split();
             let closed = self.watch(&mut sending, &mut receiving).await;
-            self.sessions.forget(self.id);
             // Errors from here on: whoever it was for is gone.
             let _ = self.ended.send(Some(closed));
             let _ = sending.finish().await;
             receiving.stop_sending(h3::error::Code::H3_NO_ERROR);
-            Step::Over
+            Step::Ended
         })
     }
 
@@ -183,6 +182,13 @@ impl Keeper {
             Ok(error) => quic::closed(error),
             Err(_) => Closed::Lost(what.to_owned()),
         }
+    }
+}
+
+/// However it ends, an answer that could not be sent included.
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.sessions.forget(self.id);
     }
 }
 

@@ -14,7 +14,7 @@ use super::error_code::BUFFERED_STREAM_REJECTED;
 /// Streams that came before the session that they name: packets overtake each other.
 const EARLY_STREAMS: usize = 4;
 
-/// A session's control stream. There is one; a second one is refused.
+/// A session's control stream: there is one.
 pub(super) const CONTROL_STREAMS: usize = 1;
 
 /// Datagrams that wait for the session's reader. Full means that it reads too slowly: the newest are dropped.
@@ -24,7 +24,8 @@ pub(super) type Bidirectional = (SendStream, RecvStream);
 
 /// Where a session takes what belongs to it.
 pub(super) struct Inlet {
-    pub(super) control: mpsc::Sender<Bidirectional>,
+    /// Gone with the first stream: further ones are refused.
+    pub(super) control: Option<mpsc::Sender<Bidirectional>>,
     pub(super) datagrams: mpsc::Sender<Bytes>,
 }
 
@@ -43,11 +44,11 @@ impl Sessions {
     }
 
     /// From here on the session gets its streams and datagrams, those that came early first.
-    pub(super) fn register(&self, id: u64, inlet: Inlet) {
+    pub(super) fn register(&self, id: u64, mut inlet: Inlet) {
         let mut table = self.table();
         for (of, stream) in std::mem::take(&mut table.early) {
             if of == id {
-                offer(&inlet, stream);
+                offer(&mut inlet, stream);
             } else {
                 table.early.push((of, stream));
             }
@@ -63,10 +64,10 @@ impl Sessions {
     }
 
     pub(super) fn bidirectional(&self, id: u64, stream: Bidirectional) {
-        let mut table = self.table();
-        match table.live.get(&id) {
+        let Table { live, early } = &mut *self.table();
+        match live.get_mut(&id) {
             Some(inlet) => offer(inlet, stream),
-            None if table.early.len() < EARLY_STREAMS => table.early.push((id, stream)),
+            None if early.len() < EARLY_STREAMS => early.push((id, stream)),
             None => reject(stream, BUFFERED_STREAM_REJECTED),
         }
     }
@@ -84,11 +85,11 @@ impl Sessions {
     }
 }
 
-fn offer(inlet: &Inlet, stream: Bidirectional) {
-    if let Err(mpsc::error::TrySendError::Full(stream) | mpsc::error::TrySendError::Closed(stream)) =
-        inlet.control.try_send(stream)
-    {
-        reject(stream, BUFFERED_STREAM_REJECTED);
+fn offer(inlet: &mut Inlet, stream: Bidirectional) {
+    match inlet.control.take() {
+        // An error: the session ends, and the stream with it.
+        Some(control) => drop(control.try_send(stream)),
+        None => reject(stream, BUFFERED_STREAM_REJECTED),
     }
 }
 

@@ -1,5 +1,7 @@
 //! A UDP port with a certificate of its own, for both wires behind it.
 
+#![allow(dead_code, reason = "each test binary that shares this uses what it needs")]
+
 use std::net::Ipv4Addr;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -14,6 +16,8 @@ use xpush_transports::{
 
 /// Ends with this.
 pub(crate) struct Port {
+    /// SHA-256 of the certificate.
+    pub(crate) hash: [u8; 32],
     pub(crate) trust: Trust,
     pub(crate) cancel: CancellationToken,
     driver: JoinHandle<()>,
@@ -32,7 +36,8 @@ impl Port {
     pub(crate) fn open(settings: Settings, admission: Admission) -> (Opened, Self) {
         let directory = tempfile::tempdir().unwrap();
         let certificates = Certificates::self_signed(directory.path(), &[], system_clock()).unwrap();
-        let trust = Trust::CertificateHashes(certificates.hashes().iter().map(|hash| decode(hash)).collect());
+        let hash = STANDARD.decode(&certificates.hashes()[0]).unwrap().try_into().unwrap();
+        let trust = Trust::CertificateHashes(vec![hash]);
         let cancel = CancellationToken::new();
         let address = (Ipv4Addr::LOCALHOST, 0).into();
         let udp = udp::bind(address, &certificates, settings, admission, cancel.clone()).unwrap();
@@ -43,7 +48,7 @@ impl Port {
             #[cfg(feature = "webtransport")]
             webtransport: udp.webtransport,
         };
-        (opened, Self { trust, cancel, driver, _certificate: directory })
+        (opened, Self { hash, trust, cancel, driver, _certificate: directory })
     }
 }
 
@@ -52,8 +57,4 @@ impl Drop for Port {
         self.cancel.cancel();
         self.driver.abort();
     }
-}
-
-fn decode(hash: &str) -> [u8; 32] {
-    STANDARD.decode(hash).unwrap().try_into().unwrap()
 }

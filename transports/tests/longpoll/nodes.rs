@@ -1,0 +1,123 @@
+//! What becomes of a client whose connection is not, or no longer, on the node that it polls.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use xpush_protocol::CloseCode;
+use xpush_transports::{Closed, Farewell, Lane, Outgoing, Reader as _, Writer as _};
+
+use crate::{CONNECT, Node, accept, connect, post, refused, state, within, write};
+
+#[tokio::test]
+async fn another_node_goes_on_from_the_checkpoint() {
+    let (mut one, mut other) = (Node::new(), Node::new());
+    let (_reader, _writer, first) = one.connect().await;
+    let poll = json!({"state": first, "frames": [{"ping": {"id": 2}}]});
+    let (answer, (mut reader, _writer)) = tokio::join!(post(&other.poller, &poll), async {
+        let (reader, mut writer) = accept(&mut other.listener).await;
+        write(&mut writer, &["\"again\""], "c1b").await;
+        (reader, writer)
+    });
+    assert_eq!(reader.read().await.unwrap(), r#"{"connect":{"id":0,"state":"c1"}}"#);
+    assert_eq!(reader.read().await.unwrap(), r#"{"ping":{"id":2}}"#);
+    assert_eq!(answer["frames"], json!(["again"]));
+    let second = state(&answer);
+    assert!(second.ends_with(".1.c1b") && second[..32] != first[..32], "{second}");
+}
+
+#[tokio::test]
+async fn a_state_without_a_checkpoint_is_of_no_use_elsewhere() {
+    let (mut one, other) = (Node::new(), Node::new());
+    let first = post(&one.poller, &json!({"frames": [connect()], "wait": 0})).await;
+    assert_eq!(first["frames"], json!([]));
+    let (mut reader, mut writer) = accept(&mut one.listener).await;
+    assert_eq!(reader.read().await.unwrap(), CONNECT);
+    let poll = json!({"state": state(&first)});
+    assert_eq!(refused(&other.poller, poll.to_string()).await, (400, "invalid_state".into()));
+    // Where it is known, it is as good as any.
+    let (answer, ()) = tokio::join!(post(&one.poller, &poll), write(&mut writer, &["1"], "c1"));
+    assert_eq!(answer["frames"], json!([1]));
+}
+
+#[tokio::test]
+async fn frames_that_are_sent_to_another_node_are_answered_there() {
+    let (mut one, mut other) = (Node::new(), Node::new());
+    let (_reader, _writer, first) = one.connect().await;
+    let sent = json!({
+        "state": first,
+        "send": true,
+        "frames": [{"publish": {"id": 0}}, {"ping": {"id": 5}}, {"ping": {"id": 6}}],
+    });
+    let (answer, end) = tokio::join!(post(&other.poller, &sent), async {
+        let (mut reader, mut writer) = accept(&mut other.listener).await;
+        let connect = r#"{"connect":{"id":0,"state":"c1","detached":true}}"#;
+        assert_eq!(reader.read().await.unwrap(), connect);
+        for frame in [r#"{"publish":{"id":0}}"#, r#"{"ping":{"id":5}}"#, r#"{"ping":{"id":6}}"#] {
+            assert_eq!(reader.read().await.unwrap(), frame);
+        }
+        write(&mut writer, &[r#"{"connected":{"id":0}}"#, r#"{"pong":{"id":5}}"#], "c1").await;
+        write(&mut writer, &[r#"{"error":{"id":6,"code":"busy"}}"#], "c1").await;
+        reader.read().await
+    });
+    assert_eq!(answer, json!({"frames": [{"pong": {"id": 5}}, {"error": {"id": 6, "code": "busy"}}]}));
+    assert!(matches!(end, Err(Closed::ByPeer { code: CloseCode::Normal, .. })), "{end:?}");
+}
+
+#[tokio::test]
+async fn a_state_from_before_the_last_two_answers_begins_anew() {
+    let mut node = Node::new();
+    let (mut old_reader, mut writer, first) = node.connect().await;
+    let mut newest = first.clone();
+    for number in ["2", "3"] {
+        let poll = json!({ "state": newest });
+        let frames = [number];
+        let (answer, ()) = tokio::join!(post(&node.poller, &poll), write(&mut writer, &frames, number));
+        newest = state(&answer);
+    }
+    let poll = json!({ "state": first });
+    let (answer, mut reader) = tokio::join!(post(&node.poller, &poll), async {
+        let (reader, mut writer) = accept(&mut node.listener).await;
+        write(&mut writer, &["\"again\""], "c1b").await;
+        reader
+    });
+    assert_eq!(answer["frames"], json!(["again"]));
+    assert_eq!(reader.read().await.unwrap(), r#"{"connect":{"id":0,"state":"c1"}}"#);
+    assert!(matches!(old_reader.read().await, Err(Closed::Lost(_))));
+    let mut nothing = vec![Outgoing { bytes: Bytes::from_static(b"4"), lane: Lane::Control }];
+    assert!(matches!(writer.write(&mut nothing).await, Err(Closed::Lost(_))));
+}
+
+#[tokio::test]
+async fn a_session_that_closes_tells_the_poll_and_gives_no_state() {
+    let mut node = Node::new();
+    let (_reader, writer, first) = node.connect().await;
+    let poll = json!({ "state": first });
+    let farewell = Farewell::new(CloseCode::Draining, "the node leaves");
+    let (answer, ()) = tokio::join!(post(&node.poller, &poll), writer.close(farewell));
+    let close = json!({"close": {"code": 4001, "reason": "the node leaves", "reconnect": true}});
+    assert_eq!(answer, json!({ "frames": [close] }));
+}
+
+#[tokio::test]
+async fn a_session_that_wrote_why_it_closes_is_not_contradicted() {
+    let mut node = Node::new();
+    let (_reader, mut writer, first) = node.connect().await;
+    let poll = json!({ "state": first });
+    let close = r#"{"close":{"code":4502,"reason":"no token","reconnect":false}}"#;
+    let (answer, ()) = tokio::join!(post(&node.poller, &poll), async {
+        write(&mut writer, &["1", close], "c2").await;
+        within(writer.close(Farewell::new(CloseCode::Normal, ""))).await;
+    });
+    assert_eq!(answer, json!({"frames": [1, serde_json::from_str::<Value>(close).unwrap()]}));
+}
+
+#[tokio::test]
+async fn a_session_that_vanishes_is_to_be_asked_for_again() {
+    let mut node = Node::new();
+    let (reader, writer, first) = node.connect().await;
+    let poll = json!({ "state": first }).to_string();
+    let (refusal, ()) = tokio::join!(refused(&node.poller, poll), async {
+        tokio::task::yield_now().await;
+        drop((reader, writer));
+    });
+    assert_eq!(refusal, (503, "busy".into()));
+}
