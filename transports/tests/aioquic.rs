@@ -1,4 +1,4 @@
-//! A client in another language, `tests/aioquic/client.py`, against this crate's WebTransport and a server of three
+//! A client in another language, `tests/python/webtransport_client.py`, against this crate's WebTransport and a server of three
 //! answers. Runs where `XPUSH_AIOQUIC_PYTHON` names a Python that has aioquic 1.7.2.
 
 #![cfg(all(feature = "webtransport", feature = "dial"))]
@@ -27,26 +27,28 @@ async fn a_client_in_python_receives_its_own_publication() {
         return;
     };
     let (mut udp, port) = Port::open(Settings::default(), Admission::new(10, 10));
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/aioquic/client.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/python/webtransport_client.py");
     let mut client = Command::new(python);
     client.arg(script).arg(udp.local_addr.to_string());
     client.args(["--certificate-hash", &STANDARD.encode(port.hash)]);
-    let client = tokio::task::spawn_blocking(move || client.output().unwrap());
-    let served = tokio::time::timeout(PATIENCE, async {
+    let client = async {
+        let output = tokio::task::spawn_blocking(move || client.output().unwrap()).await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(output)
+    };
+    let serve = async {
         let (peer, mut reader, mut writer) = udp.webtransport.accept().await.unwrap().split();
         assert_eq!(peer.codec, Some(Codec::Json));
         loop {
-            let frame = match reader.read().await {
-                Ok(frame) => frame,
-                Err(closed) => return closed,
-            };
-            writer.write(&mut answers(&frame)).await.unwrap();
+            match reader.read().await {
+                Ok(frame) => writer.write(&mut answers(&frame)).await.unwrap(),
+                Err(closed) => return Ok::<_, ()>(closed),
+            }
         }
-    });
-    let closed = served.await.unwrap();
+    };
+    let both = tokio::time::timeout(PATIENCE, async { tokio::try_join!(client, serve) });
+    let (output, closed) = both.await.unwrap().unwrap();
     assert_eq!(closed, Closed::ByPeer { code: CloseCode::Normal, reason: "done".into() });
-    let output = client.await.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let lines = String::from_utf8(output.stdout).unwrap();
     assert_eq!(lines.lines().count(), 4, "{lines}");
 }
