@@ -34,6 +34,8 @@ use document::Document;
 
 /// Channels in memory at once, over all namespaces without a durable log.
 const MEMORY_CHANNELS: usize = 1_000_000;
+/// HTTP connections at once, whatever they carry; the files that a process may open are shared with the store.
+const SOCKETS_LIMIT: usize = 16_384;
 /// From SIGTERM until the clients have to be elsewhere.
 const DRAIN: Duration = Duration::from_secs(5);
 const DRAIN_POLL: Duration = Duration::from_millis(50);
@@ -57,8 +59,9 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
     } else {
         format!("warn,xpush={level},xpush_transports={level}")
     };
-    let filter = EnvFilter::try_new(&directives)
-        .with_context(|| format!("`log.level` is {level:?}, which is neither a level nor a list of target=level"))?;
+    let filter = EnvFilter::try_new(&directives).with_context(|| {
+        format!("`log.level` is {level:?}, which is neither a level nor a list of target=level")
+    })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -111,8 +114,9 @@ impl Running {
         // Ports first: a second server on this machine should hear of the port, not of the store's lock.
         let certificates = certificates(config)?;
         let tls = certificates.server_config(&[b"h2", b"http/1.1"]);
-        let plain = Server::bind(config.listen.http, None).await?;
-        let secure = Server::bind(config.listen.tls, Some(TlsAcceptor::from(Arc::new(tls)))).await?;
+        let sockets = Admission::new(SOCKETS_LIMIT, limits.connections_per_address);
+        let plain = Server::bind(config.listen.http, None, sockets.clone()).await?;
+        let secure = Server::bind(config.listen.tls, Some(TlsAcceptor::from(Arc::new(tls))), sockets).await?;
         let (http_address, tls_address) = (plain.local_address()?, secure.local_address()?);
         let cancel = sessions.cancel.clone();
         let udp = udp::bind(tls_address, &certificates, settings.clone(), admission.clone(), cancel.clone())?;

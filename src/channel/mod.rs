@@ -112,7 +112,7 @@ impl Channel {
             self.hand_out_early(&mut state);
             Ok(())
         };
-        self.loaded.get_or_try_init(load).await.map(|()| ())
+        self.loaded.get_or_try_init(load).await.copied()
     }
 
     /// Adds a subscriber whose delivery stands somewhere before the channel's end; it is called live by

@@ -46,7 +46,7 @@ impl Channels {
         let mut shard = self.shard(name);
         let channel = shard
             .entry(name.clone())
-            .or_insert_with(|| Arc::new(Channel::new(name.clone(), policy.clone(), Arc::clone(log))));
+            .or_insert_with(|| Arc::new(Channel::new(name.clone(), *policy, Arc::clone(log))));
         let key = join(channel);
         (Arc::clone(channel), key)
     }

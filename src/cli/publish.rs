@@ -13,7 +13,7 @@ use super::ServerArgs;
 Examples:
   xpush publish room:lobby '{\"text\":\"hello\"}'
   xpush publish room:lobby --text hello --event greeting
-  xpush publish room:lobby --token "$TOKEN" --message-id order-17 '\"paid\"'   (twice: it stands once)
+  xpush publish room:lobby --token \"$TOKEN\" --message-id order-17 '\"paid\"'   (twice: it stands once)
   seq 1000 | xpush publish room:lobby -                        (a message a line)
   xpush publish room:files --file photo.jpg --via websocket")]
 pub(crate) struct PublishArgs {

@@ -1,6 +1,6 @@
 //! Who is calling, and from which page.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     extract::{FromRequestParts, Request, State},
@@ -17,6 +17,9 @@ use crate::{
     publication::Publisher,
     session::Refusal,
 };
+
+/// For a whole request of the API, the slowest disk included.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The other end of the TCP connection; put into every request by `server`.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +100,12 @@ pub(super) fn host(headers: &HeaderMap, uri: &Uri) -> String {
     let of_uri = uri.authority().map(ToString::to_string);
     let of_header = || headers.get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
     of_uri.or_else(of_header).unwrap_or_default()
+}
+
+/// A request whose body does not come is given up.
+pub(super) async fn keep_deadline(request: Request, next: Next) -> Response {
+    let answered = tokio::time::timeout(REQUEST_DEADLINE, next.run(request)).await;
+    answered.unwrap_or_else(|_| StatusCode::REQUEST_TIMEOUT.into_response())
 }
 
 /// CORS: a page of an allowed origin may call and read, another may do neither.

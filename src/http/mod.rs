@@ -34,9 +34,11 @@ const BODY_OVERHEAD: usize = 64 * 1024;
 pub struct Api {
     pub node: Arc<Node>,
     pub origins: Origins,
-    /// Answers `GET /v1/transports` for a host by which this server was reached.
-    pub transports: Arc<dyn Fn(&str, bool) -> Transports + Send + Sync>,
+    pub transports: Arc<WiresOf>,
 }
+
+/// Answers `GET /v1/transports`, for the host by which the server was reached and whether that was over TLS.
+pub type WiresOf = dyn Fn(&str, bool) -> Transports + Send + Sync;
 
 /// The routes of the API, the operator and the page.
 pub fn router(api: Api) -> Router {
@@ -52,6 +54,7 @@ pub fn router(api: Api) -> Router {
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(guarded)
         .layer(DefaultBodyLimit::max(body_limit))
+        .layer(middleware::from_fn(access::keep_deadline))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))

@@ -1,6 +1,6 @@
 //! The TCP side: HTTP/1.1 and HTTP/2, with or without TLS, on one listener each.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
 
 use axum::{Router, body::Body};
 use hyper::{Request, body::Incoming, service::service_fn};
@@ -11,7 +11,6 @@ use hyper_util::{
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -19,11 +18,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 use tracing::{debug, warn};
+use xpush_transports::{Admission, Permit};
 
 use super::PeerAddress;
 
-/// HTTP connections at once, whatever they carry. A WebSocket holds its place only until it is upgraded.
-const CONNECTIONS_LIMIT: usize = 16_384;
 /// For TLS, and for each request's headers.
 const HEADER_DEADLINE: Duration = Duration::from_secs(10);
 /// For what is under way when the server stops.
@@ -50,11 +48,17 @@ pub struct BindError {
 pub struct Server {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
-    places: Arc<Semaphore>,
+    admission: Admission,
 }
 
 impl Server {
-    pub async fn bind(address: SocketAddr, tls: Option<TlsAcceptor>) -> Result<Self, BindError> {
+    /// `admission` counts the sockets, beside the sessions that they may carry: a WebSocket holds its place here
+    /// only until it is upgraded.
+    pub async fn bind(
+        address: SocketAddr,
+        tls: Option<TlsAcceptor>,
+        admission: Admission,
+    ) -> Result<Self, BindError> {
         let listener = TcpListener::bind(address).await.map_err(|source| {
             let hint = match source.kind() {
                 io::ErrorKind::AddrInUse => {
@@ -66,7 +70,7 @@ impl Server {
             };
             BindError { address, source, hint }
         })?;
-        Ok(Self { listener, tls, places: Arc::new(Semaphore::new(CONNECTIONS_LIMIT)) })
+        Ok(Self { listener, tls, admission })
     }
 
     pub fn local_address(&self) -> io::Result<SocketAddr> {
@@ -78,33 +82,37 @@ impl Server {
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
-                accepted = self.accept() => accepted,
+                accepted = self.listener.accept() => accepted,
                 Some(_) = connections.join_next() => continue,
                 () = cancel.cancelled() => break,
             };
-            match accepted {
-                Ok((stream, peer, place)) => {
-                    let serve = serve(stream, peer, self.tls.clone(), router.clone(), place, cancel.clone());
-                    connections.spawn(serve);
-                }
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     warn!(%error, "a TCP connection could not be accepted");
                     sleep(ACCEPT_PAUSE).await;
+                    continue;
                 }
+            };
+            match self.admission.admit(peer.ip()) {
+                Ok(permit) => {
+                    connections.spawn(serve(
+                        stream,
+                        peer,
+                        self.tls.clone(),
+                        router.clone(),
+                        permit,
+                        cancel.clone(),
+                    ));
+                }
+                // No answer: whoever opens so many would not read it.
+                Err(refused) => debug!(%peer, %refused, "a TCP connection was dropped"),
             }
         }
         let rest = async { while connections.join_next().await.is_some() {} };
         if timeout(STOP_DEADLINE, rest).await.is_err() {
             debug!("HTTP connections were cut at the end");
         }
-    }
-
-    /// Waits for a place first: beyond the limit, connections wait in the kernel's queue.
-    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
-        let (stream, peer) = self.listener.accept().await?;
-        stream.set_nodelay(true)?;
-        Ok((stream, peer, place))
     }
 }
 
@@ -113,10 +121,12 @@ async fn serve(
     peer: SocketAddr,
     tls: Option<TlsAcceptor>,
     router: Router,
-    place: OwnedSemaphorePermit,
+    permit: Permit,
     cancel: CancellationToken,
 ) {
-    let _place = place;
+    let _permit = permit;
+    // Answers are small and wanted at once. A socket that is gone already shows it at the next read.
+    let _ = stream.set_nodelay(true);
     let Some(tls) = tls else { return serve_http(TokioIo::new(stream), peer, router, false, cancel).await };
     match timeout(HEADER_DEADLINE, tls.accept(stream)).await {
         Ok(Ok(stream)) => serve_http(TokioIo::new(stream), peer, router, true, cancel).await,
