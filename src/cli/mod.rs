@@ -83,7 +83,7 @@ pub(crate) struct ServeArgs {
     /// Listen for TLS (TCP) and for QUIC and WebTransport (UDP) here
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) tls: Option<SocketAddr>,
-    /// Bind a public address with development keys all the same: everybody can read and write everything
+    /// Bind a public address with development keys all the same, whose tokens whoever can read the store can sign
     #[arg(long)]
     pub(crate) insecure_public_development: bool,
 }

@@ -44,7 +44,8 @@ pub(super) struct PublishBody {
     message_id: Option<MessageId>,
     #[serde(default)]
     event: EventName,
-    #[serde(default)]
+    /// `null` is data, too.
+    #[serde(default, deserialize_with = "some")]
     data: Option<Data>,
     #[serde(default)]
     binary: Option<Binary>,
@@ -163,4 +164,8 @@ fn parse_channel(path: Result<Path<String>, PathRejection>) -> Result<ChannelNam
 
 fn invalid_name(error: xpush_protocol::NameError) -> Refusal {
     Refusal::new(ErrorCode::InvalidName, error.to_string())
+}
+
+fn some<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Data>, D::Error> {
+    Data::deserialize(deserializer).map(Some)
 }

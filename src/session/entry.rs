@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use tracing::info;
-use xpush_protocol::{ClientFrame, CloseCode, Codec, Connect, Connected, ErrorCode, ServerFrame, SessionId};
+use xpush_protocol::{
+    ChannelName, ClientFrame, CloseCode, Codec, Connect, Connected, Cursor, ErrorCode, ServerFrame, SessionId,
+};
 use xpush_transports::{Farewell, Lane, Outgoing, Peer, Reader, Writer};
 
 use super::{Outbox, Rate, Refusal, Session, now};
@@ -34,13 +36,19 @@ impl Turned {
     }
 }
 
-/// Reads `connect`, and makes the session that it is for. What it resumes is left to `Session::resume`, once there
-/// is somebody to write the answers.
+/// What a client wants to go on with, to be taken up once there is somebody to write the answers.
+pub(super) struct Resume {
+    /// Of the `connect`: its answers carry it.
+    id: u32,
+    vector: Vector,
+}
+
+/// Reads `connect`, and makes the session that it is for.
 pub(super) async fn enter(
     node: &Arc<Node>,
     peer: &Peer,
     reader: &mut impl Reader,
-) -> Result<(Session, Connect), Turned> {
+) -> Result<(Session, Resume), Turned> {
     let frame = reader.read().await.map_err(|closed| Turned::away(closed.farewell()))?;
     let codec = peer.codec.unwrap_or_else(|| Codec::detect(&frame));
     let connect = match codec.decode_command(&frame) {
@@ -61,27 +69,38 @@ pub(super) async fn enter(
         )));
     }
     let id = connect.id;
-    let session = identify(node, peer, codec, &connect)
+    let (session, vector) = identify(node, peer, codec, &connect)
         .map_err(|refusal| Turned::refused(codec, Some(id), refusal, CloseCode::Unauthenticated))?;
-    info!(session = %session.id, user = ?session.user(), agent = connect.agent.as_deref().unwrap_or(""), "connected");
+    let agent = connect.agent.as_deref().unwrap_or("");
+    info!(session = %session.id, user = ?session.user(), agent, "connected");
     session.greet(id);
-    Ok((session, connect))
+    Ok((session, Resume { id, vector }))
 }
 
+type Vector = Vec<(ChannelName, Option<Cursor>)>;
+
 /// Who it is, by token, state, or the leave to be nobody.
-fn identify(node: &Arc<Node>, peer: &Peer, codec: Codec, connect: &Connect) -> Result<Session, Refusal> {
+fn identify(
+    node: &Arc<Node>,
+    peer: &Peer,
+    codec: Codec,
+    connect: &Connect,
+) -> Result<(Session, Vector), Refusal> {
     let state = connect.state.as_deref().map(|sealed| node.open_state(sealed)).transpose()?;
     let token = connect.token.clone().or_else(|| state.as_ref().and_then(|state| state.token.clone()));
     let rights = node.authenticate(token.as_deref(), peer.address.ip())?;
     // A session belongs to who began it: with the state of somebody else one gets a session of one's own.
     let known = state.filter(|state| state.user.as_ref() == rights.user());
+    let vector = vector(connect, known.as_ref());
     let id = known.map_or_else(SessionId::random, |state| state.session);
     let outbox = Arc::new(Outbox::new(codec));
+    // Before the first answer, and the state that goes with it, can be written.
+    outbox.resume(vector.iter().filter_map(|(channel, cursor)| Some((channel.clone(), (*cursor)?))));
     let connection = node.next_connection();
     if !connect.detached {
         node.sessions.attach(&id, rights.user(), connection, &outbox);
     }
-    Ok(Session {
+    let session = Session {
         node: Arc::clone(node),
         id,
         connection,
@@ -94,7 +113,20 @@ fn identify(node: &Arc<Node>, peer: &Peer, codec: Codec, connect: &Connect) -> R
         bad_frames: 0,
         expired: false,
         broke: false,
-    })
+    };
+    Ok((session, vector))
+}
+
+/// The resume vector: the client's own, else the one in its state.
+fn vector(connect: &Connect, known: Option<&SessionState>) -> Vector {
+    if connect.detached {
+        return Vec::new();
+    }
+    if !connect.subscriptions.is_empty() {
+        return connect.subscriptions.iter().map(|entry| (entry.channel.clone(), entry.cursor)).collect();
+    }
+    let of_state = known.map(|state| state.vector.iter().map(|(channel, cursor)| (channel.clone(), Some(*cursor))));
+    of_state.into_iter().flatten().collect()
 }
 
 impl Session {
@@ -124,21 +156,11 @@ impl Session {
         self.rights_left().map(|left| u32::try_from(left.as_secs()).unwrap_or(u32::MAX))
     }
 
-    /// Takes up the subscriptions of the resume vector: the client's own, else those in the state.
-    pub(super) async fn resume(&mut self, connect: Connect) {
-        if connect.detached {
-            return;
-        }
-        let mut vector: Vec<_> =
-            connect.subscriptions.into_iter().map(|entry| (entry.channel, entry.cursor)).collect();
-        if vector.is_empty()
-            && let Some(Ok(state)) = connect.state.as_deref().map(|sealed| self.node.open_state(sealed))
-        {
-            vector = state.vector.into_iter().map(|(channel, cursor)| (channel, Some(cursor))).collect();
-        }
-        for (channel, cursor) in vector {
+    /// Takes up the subscriptions of the resume vector.
+    pub(super) async fn resume(&mut self, resume: Resume) {
+        for (channel, cursor) in resume.vector {
             self.outbox.room().await;
-            self.subscribe_or_tell(connect.id, channel, cursor, None).await;
+            self.subscribe_or_tell(resume.id, channel, cursor, None).await;
         }
     }
 }

@@ -30,7 +30,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info_span};
 use xpush_protocol::{
-    ChannelName, CloseCode, Codec, Connect, ErrorCode, Expired, ServerFrame, SessionId, UnsubscribeReason,
+    ChannelName, CloseCode, Codec, ErrorCode, Expired, ServerFrame, SessionId, UnsubscribeReason,
     UserId,
 };
 use xpush_transports::{CLOSE_DEADLINE, Closed, Connection, Farewell, Peer, Reader, Transport, Writer};
@@ -99,7 +99,7 @@ async fn run<R: Reader, W: Writer>(
         entered = entry::enter(&node, &peer, &mut reader) => entered,
         () = cancel.cancelled() => Err(entry::Turned::away(Farewell::new(CloseCode::Draining, "the node is stopping"))),
     };
-    let (mut session, connect) = match entered {
+    let (mut session, resume) = match entered {
         Ok(session) => session,
         Err(turned) => {
             debug!(reason = %turned.farewell.reason, "turned away");
@@ -114,7 +114,7 @@ async fn run<R: Reader, W: Writer>(
     let mut in_flight = InFlight::new();
     let mut writing = Box::pin(delivery::write_all(&node, &outbox, sealer, writer));
     let ended = tokio::select! {
-        ended = session.read_all(connect, &mut reader, &mut in_flight, &cancel) => Some(ended),
+        ended = session.read_all(resume, &mut reader, &mut in_flight, &cancel) => Some(ended),
         () = &mut writing => None,
     };
     // Appends under way are finished whoever is gone: the log will have them, so the subscribers must.
@@ -170,7 +170,7 @@ impl Session {
     /// Takes commands until the connection ends, and gives the reason.
     async fn read_all(
         &mut self,
-        connect: Connect,
+        resume: entry::Resume,
         reader: &mut impl Reader,
         in_flight: &mut InFlight,
         cancel: &CancellationToken,
@@ -178,7 +178,7 @@ impl Session {
         let outbox = Arc::clone(&self.outbox);
         let limit = self.node.limits.in_flight;
         tokio::select! {
-            () = self.resume(connect) => {}
+            () = self.resume(resume) => {}
             () = outbox.closing() => {}
             () = cancel.cancelled() => {}
         }

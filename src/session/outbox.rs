@@ -3,7 +3,7 @@
 //! fast as the client takes it, until it stands where the channel stands. The log is the slow client's buffer.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -51,6 +51,8 @@ struct Queue {
     live: VecDeque<Outgoing>,
     live_bytes: usize,
     deliveries: Slab<Option<Delivery>>,
+    /// Subscriptions that the client brought with it and that are not taken up yet: its state must not lose them.
+    resuming: BTreeMap<ChannelName, Cursor>,
     behind: VecDeque<DeliveryKey>,
     farewell: Option<Farewell>,
     /// Publications ever queued, for the metrics.
@@ -170,6 +172,16 @@ impl Outbox {
         self.ready.notify_one();
     }
 
+    /// Notes what the client is about to resume.
+    pub(super) fn resume(&self, vector: impl IntoIterator<Item = (ChannelName, Cursor)>) {
+        self.queue().resuming.extend(vector);
+    }
+
+    /// It will not be resumed: the client is told so.
+    pub(super) fn give_up(&self, channel: &ChannelName) {
+        self.queue().resuming.remove(channel);
+    }
+
     /// A place for a subscription that is about to begin.
     pub(super) fn reserve(&self) -> DeliveryKey {
         DeliveryKey(self.queue().deliveries.insert(None))
@@ -186,6 +198,7 @@ impl Outbox {
         let answer = self.codec.encode(answer);
         let mut queue = self.queue();
         queue.answers.push_back(answer);
+        queue.resuming.remove(channel.name());
         let delivery = Delivery { channel, cursor, live: false, lag_told: false, was_live: false };
         if let Some(place) = queue.deliveries.get_mut(key.0) {
             *place = Some(delivery);
@@ -292,7 +305,8 @@ impl Outbox {
 impl Queue {
     fn positions(&self) -> Vec<(ChannelName, Cursor)> {
         let deliveries = self.deliveries.iter().filter_map(|(_, delivery)| delivery.as_ref());
-        deliveries.map(|delivery| (delivery.channel.name().clone(), delivery.cursor)).collect()
+        let begun = deliveries.map(|delivery| (delivery.channel.name().clone(), delivery.cursor));
+        begun.chain(self.resuming.clone()).collect()
     }
 
     fn next_behind(&mut self) -> Option<Behind> {

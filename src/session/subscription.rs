@@ -41,6 +41,7 @@ impl Session {
         last: Option<u32>,
     ) {
         if let Err(refusal) = self.subscribe(id, &name, cursor, last).await {
+            self.outbox.give_up(&name);
             self.outbox.push_answer(&ServerFrame::Error(refusal.into_frame(Some(id), Some(name))));
         }
     }

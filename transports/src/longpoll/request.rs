@@ -17,7 +17,7 @@ const LARGEST_FRAMES_PER_BODY: usize = 4;
 
 /// What a body holds beside its frames: the state (with the checkpoint of a session with many channels), and
 /// punctuation.
-const BODY_OVERHEAD: usize = 64 * 1024;
+const BODY_OVERHEAD: usize = 1024 * 1024;
 
 /// The shortest time that a poll hangs: what is ready to be written needs a moment to get there.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
