@@ -25,5 +25,8 @@ await build({
   logLevel: "warning",
 });
 const tests = chosen.map((name) => join(out, name.replace(/\.ts$/, ".mjs")));
-const { status } = spawnSync(process.execPath, ["--enable-source-maps", "--test", ...tests], { stdio: "inherit" });
+const { status } = spawnSync(process.execPath, ["--enable-source-maps", "--test", ...tests], {
+  cwd: join(folder, ".."),
+  stdio: "inherit",
+});
 process.exitCode = status ?? 1;

@@ -63,7 +63,9 @@ export class XpushServer {
   /** Starts it again on the same ports and the same store. */
   async run() {
     const args = ["serve", "--http", `127.0.0.1:${this.http}`, "--tls", `127.0.0.1:${this.tls}`, "--data", this.data];
-    this.#child = spawn(BINARY, args, { stdio: ["ignore", "pipe", "pipe"] });
+    // Its configuration is ours alone: XPUSH_BIN would be a key that it does not know.
+    const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("XPUSH_")));
+    this.#child = spawn(BINARY, args, { stdio: ["ignore", "pipe", "pipe"], env });
     for (const stream of [this.#child.stdout, this.#child.stderr]) {
       stream.on("data", (chunk) => (this.#output = (this.#output + chunk).slice(-20_000)));
     }

@@ -11,7 +11,8 @@ let browser;
 const contexts = [];
 
 before(async () => {
-  [server, browser] = await Promise.all([XpushServer.start(), launch()]);
+  server = await XpushServer.start();
+  browser = await launch();
 });
 
 after(async () => {
@@ -29,7 +30,9 @@ async function blank(ports = {}) {
   contexts.push(context);
   const page = await context.newPage();
   await page.route("**/v1/transports", async (route) => {
-    const document = await server.transports();
+    const document = await server.transports().catch(() => undefined);
+    // The server is down: so is this for the page.
+    if (!document) return route.abort();
     for (const endpoint of document.transports) {
       const port = ports[endpoint.kind];
       if (port) endpoint.url = endpoint.url.replace(/:\d+\//, `:${port}/`);
@@ -53,9 +56,14 @@ function connect(page, options = {}) {
   }, options);
 }
 
+/** On a busy machine WebSocket may win the race: WebTransport takes over as soon as it is there. */
+const best = (page) => until("WebTransport is used", () => page.evaluate(() => client.transport === "webtransport"));
+
 test("WebTransport is used", async () => {
-  const { wire } = await connect(await blank());
-  assert.equal(wire, "webtransport");
+  const page = await blank();
+  const live = await connect(page);
+  console.log(`# live over ${live.wire} after ${Math.round(live.after)} ms`);
+  await best(page);
 });
 
 test("with UDP blocked it is live over WebSocket within 3 s", async () => {
@@ -98,7 +106,8 @@ test("10,000 numbered messages arrive each once and in order across three cuts",
   try {
     const reader = await blank({ webtransport: udp.port, websocket: tcp.port });
     const writer = await blank();
-    assert.equal((await connect(reader)).wire, "webtransport");
+    await connect(reader);
+    await best(reader);
     await connect(writer);
     await reader.evaluate(async () => {
       self.heard = [];
@@ -146,6 +155,7 @@ test("10,000 numbered messages arrive each once and in order across three cuts",
 test("a switch of wires loses and doubles nothing", async () => {
   const page = await blank();
   await connect(page);
+  await best(page);
   const result = await page.evaluate(async () => {
     const heard = [];
     const used = [client.transport];
@@ -205,7 +215,9 @@ test("a killed server is noticed in seconds on every wire, and the session goes 
     await pages[wire].evaluate(() => client.channel("room:killed").subscribe());
   }
   for (const page of Object.values(pages)) {
-    await page.evaluate(() => (self.lost = new Promise((resolve) => client.on("transport", (kind) => kind ?? resolve(performance.now())))));
+    await page.evaluate(() => {
+      self.lost = new Promise((resolve) => client.on("transport", (kind) => kind ?? resolve()));
+    });
   }
   const begin = Date.now();
   await server.kill();
