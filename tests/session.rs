@@ -8,8 +8,8 @@ use harness::{Options, PATIENCE, TestNode, channel, token};
 use tokio::time::timeout;
 use xpush::client::ClientError;
 use xpush_protocol::{
-    ClientFrame, CloseCode, Codec, Connect, ErrorCode, History, MessageId, Presence, Refresh, Resubscribe, Send,
-    ServerFrame, Target, Unsubscribe, UnsubscribeReason,
+    ClientFrame, CloseCode, Codec, Connect, ErrorCode, History, MessageId, Presence, Refresh, Resubscribe,
+    Send, ServerFrame, Target, Unsubscribe, UnsubscribeReason,
 };
 use xpush_transports::{Closed, Connection as _, Lane, Outgoing, Reader as _, Writer as _};
 
@@ -113,12 +113,9 @@ async fn a_cursor_of_a_lost_epoch_gets_a_gap_and_one_from_the_future_an_error() 
 async fn a_client_that_stops_reading_lags_and_then_gets_all_of_it() {
     let node = TestNode::start();
     let (_, mut slow, mut slow_writer) = node.dial().await.split();
-    let mut frames: Vec<_> = [
-        r#"{"connect":{"id":1}}"#,
-        r#"{"subscribe":{"id":2,"channel":"room:a"}}"#,
-    ]
-    .map(|text| Outgoing { bytes: text.into(), lane: Lane::Control })
-    .into();
+    let mut frames: Vec<_> = [r#"{"connect":{"id":1}}"#, r#"{"subscribe":{"id":2,"channel":"room:a"}}"#]
+        .map(|text| Outgoing { bytes: text.into(), lane: Lane::Control })
+        .into();
     slow_writer.write(&mut frames).await.unwrap();
     let mut writer = node.client().await;
     let mut other = node.client().await;
@@ -207,7 +204,8 @@ async fn joins_and_leaves_are_told_and_counted() {
         }
     };
     assert_eq!(joined.occupancy, 2);
-    let list = ann.call(|id| ClientFrame::Presence(Presence { id, channel: channel("room:a") })).await.unwrap();
+    let list =
+        ann.call(|id| ClientFrame::Presence(Presence { id, channel: channel("room:a") })).await.unwrap();
     assert!(matches!(list, ServerFrame::Presence(list) if list.sessions == 2 && list.members.len() == 2));
     bob.client.close().await;
     let leave = |event| if let ServerFrame::Leave(leave) = event { Some(leave) } else { None };
@@ -232,7 +230,10 @@ async fn a_newer_connection_takes_the_session_over_and_nobody_leaves() {
             Err(closed) => break closed,
         }
     };
-    assert!(matches!(closed, ClientError::Closed(Closed::ByPeer { code: CloseCode::Replaced, .. })), "{closed}");
+    assert!(
+        matches!(closed, ClientError::Closed(Closed::ByPeer { code: CloseCode::Replaced, .. })),
+        "{closed}"
+    );
     watcher.publish("room:a", 1).await.unwrap();
     assert_eq!(new.publication().await.0, 1);
     let leave = watcher.until(|event| match event {

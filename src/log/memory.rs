@@ -375,7 +375,10 @@ mod tests {
             tokio::time::advance(IDLE / 2).await;
             assert_eq!(log.hold(&room).await.unwrap(), held);
         }
-        assert_eq!(append(&log, &room, draft("ann", 1)).await.cursor(), Cursor { epoch: held.epoch, offset: 1 });
+        assert_eq!(
+            append(&log, &room, draft("ann", 1)).await.cursor(),
+            Cursor { epoch: held.epoch, offset: 1 }
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -125,7 +125,8 @@ fn vector(connect: &Connect, known: Option<&SessionState>) -> Vector {
     if !connect.subscriptions.is_empty() {
         return connect.subscriptions.iter().map(|entry| (entry.channel.clone(), entry.cursor)).collect();
     }
-    let of_state = known.map(|state| state.vector.iter().map(|(channel, cursor)| (channel.clone(), Some(*cursor))));
+    let of_state =
+        known.map(|state| state.vector.iter().map(|(channel, cursor)| (channel.clone(), Some(*cursor))));
     of_state.into_iter().flatten().collect()
 }
 

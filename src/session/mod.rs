@@ -30,8 +30,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info_span};
 use xpush_protocol::{
-    ChannelName, CloseCode, Codec, ErrorCode, Expired, ServerFrame, SessionId, UnsubscribeReason,
-    UserId,
+    ChannelName, CloseCode, Codec, ErrorCode, Expired, ServerFrame, SessionId, UnsubscribeReason, UserId,
 };
 use xpush_transports::{CLOSE_DEADLINE, Closed, Connection, Farewell, Peer, Reader, Transport, Writer};
 

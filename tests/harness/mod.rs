@@ -1,6 +1,6 @@
 //! A node with everything it has in production but the sockets: the memory transport, a real store in a folder of
 //! its own. Dropped, it is gone.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -20,8 +20,8 @@ use xpush::{
     session::serve_all,
 };
 use xpush_protocol::{
-    ChannelName, ClientFrame, Codec, Connect, Connected, Cursor, Json, MessageId, Publish, Published, ServerFrame,
-    Subscribe, Subscribed,
+    ChannelName, ClientFrame, Codec, Connect, Connected, Cursor, Json, MessageId, Publish, Published,
+    ServerFrame, Subscribe, Subscribed,
 };
 use xpush_transports::{Admission, Settings, memory};
 
@@ -174,7 +174,10 @@ pub struct TestClient {
 }
 
 impl TestClient {
-    pub async fn call(&mut self, command: impl FnOnce(u32) -> ClientFrame) -> Result<ServerFrame, ClientError> {
+    pub async fn call(
+        &mut self,
+        command: impl FnOnce(u32) -> ClientFrame,
+    ) -> Result<ServerFrame, ClientError> {
         timeout(PATIENCE, self.client.call(command)).await.expect("an answer in time")
     }
 
@@ -186,7 +189,11 @@ impl TestClient {
         self.subscribe_at(name, None).await.unwrap()
     }
 
-    pub async fn subscribe_at(&mut self, name: &str, cursor: Option<Cursor>) -> Result<Subscribed, ClientError> {
+    pub async fn subscribe_at(
+        &mut self,
+        name: &str,
+        cursor: Option<Cursor>,
+    ) -> Result<Subscribed, ClientError> {
         let channel = channel(name);
         let frame = |id| ClientFrame::Subscribe(Subscribe { id, channel, cursor, last: None });
         match self.call(frame).await? {
@@ -195,7 +202,11 @@ impl TestClient {
         }
     }
 
-    pub async fn publish(&mut self, name: &str, data: impl serde::Serialize) -> Result<Published, ClientError> {
+    pub async fn publish(
+        &mut self,
+        name: &str,
+        data: impl serde::Serialize,
+    ) -> Result<Published, ClientError> {
         self.publish_as(name, MessageId::random(), data).await
     }
 
