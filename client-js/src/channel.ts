@@ -213,6 +213,11 @@ export class Channel extends Emitter<ChannelEvents> implements AsyncIterable<Pub
     else this.ask();
   }
 
+  /** @internal Whether it is to be subscribed, live or not yet. */
+  get subscribing(): boolean {
+    return this.wanted;
+  }
+
   /** @internal Another node has the session: what it was not told of is asked for again. */
   moved(): void {
     if (this.live) return;

@@ -316,8 +316,12 @@ export class Client extends Emitter<ClientEvents> {
     else if ("published" in frame) this.queue.published(frame.published);
     else if ("error" in frame) this.failed(frame.error);
     else if ("subscribed" in frame) {
-      this.subscribing.delete(frame.subscribed.id);
-      this.toChannel(frame.subscribed.channel, frame, lane);
+      const { id, channel } = frame.subscribed;
+      this.subscribing.delete(id);
+      // Where a resume vector is empty, the server goes by the state: it may name what was left meanwhile.
+      const resumed = id === this.connectId || id === 0;
+      if (resumed && !this.channels.get(channel)?.subscribing) void this.link.unsubscribe(channel);
+      else this.toChannel(channel, frame, lane);
     } else if ("unsubscribed" in frame) {
       const { id, channel } = frame.unsubscribed;
       if (id !== undefined) this.requests.answered(id, frame);

@@ -414,6 +414,20 @@ test("unsubscribed means unsubscribed, on the next wire too", async () => {
   assert.deepEqual([...net.live.subscriptions].filter((name) => name.startsWith("room:")), []);
 });
 
+test("what the server resumes by itself and nobody wants is left again", async () => {
+  const client = connect();
+  listen(client);
+  await net.pass(50);
+  void client.channel("room:a").unsubscribe();
+  await net.pass(10);
+  net.live.ends();
+  await net.pass(1000);
+  const { id } = net.live.of("connect")[0]!;
+  net.live.frame({ subscribed: { id, channel: "room:a", cursor: { epoch: EPOCH, offset: 0 }, top: 0 } });
+  await net.pass(10);
+  assert.deepEqual(net.live.of("unsubscribe").map(({ channel }) => channel), ["room:a"]);
+});
+
 test("a frame that is too large is refused here, and the wire lives on", async () => {
   const client = connect();
   await net.pass(50);
