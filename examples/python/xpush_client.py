@@ -74,10 +74,8 @@ async def run(wire_of, channel, token, count):
 
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--wire", choices=["websocket", "longpoll"], default="websocket")
-parser.add_argument("--url", default="http://127.0.0.1:8080")
-parser.add_argument("--channel", default="room:python")
-parser.add_argument("--token")
+for name, default in {"wire": "websocket", "url": "http://127.0.0.1:8080", "channel": "room:python", "token": None}.items():
+    parser.add_argument("--" + name, default=default)
 parser.add_argument("--count", type=int, default=20)
 args = parser.parse_args()
 wire = {"websocket": WebSocket, "longpoll": LongPoll}[args.wire]
