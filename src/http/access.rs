@@ -10,6 +10,8 @@ use axum::{
 };
 use xpush_protocol::{ErrorCode, UserId};
 
+use xpush_transports::authority_is_loopback;
+
 use super::{Api, Problem};
 use crate::{
     auth::{Permission, Rights},
@@ -64,7 +66,7 @@ fn identify(node: &Node, parts: &Parts) -> Result<Caller, Refusal> {
             return Err(Refusal::new(ErrorCode::Internal, "the server did not note who is calling"));
         };
         // A name that leads to this machine from elsewhere (DNS rebinding) is no loopback call.
-        if !host_is_loopback(&parts.headers, parts) {
+        if !authority_is_loopback(&host(&parts.headers, &parts.uri)) {
             let message = "no credential: send `Authorization: Bearer` with a token or an API key";
             return Err(Refusal::new(ErrorCode::Unauthenticated, message));
         }
@@ -87,12 +89,6 @@ fn identify(node: &Node, parts: &Parts) -> Result<Caller, Refusal> {
         return Ok(Caller { publisher: Publisher::backend("token"), rights });
     };
     Ok(Caller { publisher: Publisher::user(user), rights })
-}
-
-fn host_is_loopback(headers: &HeaderMap, parts: &Parts) -> bool {
-    let host = host(headers, &parts.uri);
-    // A loopback page may call a loopback host: the same rule, asked the other way round.
-    xpush_transports::Origins::SameHost.allow(Some("http://127.0.0.1"), &host)
 }
 
 /// The host by which the server was reached.

@@ -88,6 +88,9 @@ fn identify(
 ) -> Result<(Session, Vector), Refusal> {
     let state = connect.state.as_deref().map(|sealed| node.open_state(sealed)).transpose()?;
     let token = connect.token.clone().or_else(|| state.as_ref().and_then(|state| state.token.clone()));
+    if token.is_none() && peer.is_foreign_page() {
+        return Err(Refusal::new(ErrorCode::Unauthenticated, "a page from elsewhere needs a token"));
+    }
     let rights = node.authenticate(token.as_deref(), peer.address.ip())?;
     // A session belongs to who began it: with the state of somebody else one gets a session of one's own.
     let known = state.filter(|state| state.user.as_ref() == rights.user());

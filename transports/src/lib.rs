@@ -187,6 +187,16 @@ pub struct Settings {
     pub origins: Origins,
 }
 
+impl Peer {
+    /// Whether it is a page of another machine, whatever address it is seen with.
+    #[must_use]
+    pub fn is_foreign_page(&self) -> bool {
+        let authority =
+            |origin: &str| origin.split_once("://").map(|(_, authority)| authority_is_loopback(authority));
+        self.origin.as_deref().is_some_and(|origin| authority(origin) != Some(true))
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -223,6 +233,13 @@ impl Origins {
             }
         }
     }
+}
+
+/// Whether an authority (`localhost:8080`) names this machine and no other. A name that only leads here does not: a
+/// page from elsewhere may have been given such a name (DNS rebinding).
+#[must_use]
+pub fn authority_is_loopback(authority: &str) -> bool {
+    is_loopback(hostname(authority))
 }
 
 /// An authority without its port.
