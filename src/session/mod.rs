@@ -112,20 +112,23 @@ async fn run<R: Reader, W: Writer>(
 
     let mut in_flight = InFlight::new();
     let mut writing = Box::pin(delivery::write_all(&node, &outbox, sealer, writer));
-    let ended = tokio::select! {
-        ended = session.read_all(resume, &mut reader, &mut in_flight, &cancel) => Some(ended),
-        () = &mut writing => None,
+    let (ended, written) = tokio::select! {
+        ended = session.read_all(resume, &mut reader, &mut in_flight, &cancel) => (Some(ended), false),
+        () = &mut writing => (outbox.farewell(), true),
     };
     // Appends under way are finished whoever is gone: the log will have them, so the subscribers must.
     while let Some(answer) = in_flight.next().await {
         answer.iter().for_each(|answer| outbox.push_answer(answer));
     }
+    session.broke |= ended.is_none();
     let farewell = ended.unwrap_or_else(|| Closed::Lost("the wire can't be written to".into()).farewell());
     debug!(code = %farewell.code, reason = %farewell.reason, "ended");
     let may_return = farewell.code != CloseCode::Normal || session.broke;
     outbox.close(farewell);
-    // The writer says goodbye and lets the wire go; one that is stuck on a client that reads nothing is cut.
-    let _ = timeout(CLOSE_DEADLINE, writing).await;
+    if !written {
+        // The writer says goodbye and lets the wire go; one that is stuck on a client that reads nothing is cut.
+        let _ = timeout(CLOSE_DEADLINE, writing).await;
+    }
     session.leave(may_return).await;
 }
 
