@@ -1,11 +1,13 @@
 //! The program's own client, over any wire, with the patience of a test.
 
-use tokio::time::timeout;
-use xpush::client::{Client, ClientError, Server, Via};
+use bytes::Bytes;
+use tokio::{sync::mpsc, time::timeout};
+use xpush::client::{Client, ClientError, DialError, Server, Via, Visit};
 use xpush_protocol::{
-    ChannelName, ClientFrame, Codec, Connect, Connected, Cursor, ErrorCode, Json, MessageId, Ping, Publish,
-    Published, ServerFrame, Subscribe, Subscribed,
+    ChannelName, ClientFrame, CloseCode, Codec, Connect, Connected, Cursor, ErrorCode, Json, MessageId, Ping,
+    Publish, Published, ServerFrame, Subscribe, Subscribed,
 };
+use xpush_transports::{Closed, Connection, Farewell, Lane, Outgoing, Reader as _, Writer as _};
 
 use super::process::{PATIENCE, ServerProcess};
 
@@ -121,4 +123,106 @@ pub(crate) fn publish(
     let data = Some(Json::from_value(&data).unwrap());
     let event = xpush_protocol::EventName::default();
     move |id| ClientFrame::Publish(Publish { id, channel, message_id, event, data, binary: None })
+}
+
+/// One connection whose frames the test writes itself, over whichever wire.
+pub(crate) struct RawWire {
+    codec: Codec,
+    out: mpsc::Sender<Bytes>,
+    frames: mpsc::Receiver<Result<Bytes, Closed>>,
+}
+
+impl RawWire {
+    pub(crate) async fn open(server: &ServerProcess, via: Via, codec: Codec) -> Self {
+        let found = Server::discover(&server.url(), &[]).await.unwrap();
+        Self::dial(&found, via, codec).await.unwrap()
+    }
+
+    pub(crate) async fn dial(found: &Server, via: Via, codec: Codec) -> Result<Self, DialError> {
+        found.dial_with(via, codec, Pump(codec)).await
+    }
+
+    /// Connected as nobody.
+    pub(crate) async fn session(server: &ServerProcess, via: Via, codec: Codec) -> Self {
+        let mut wire = Self::open(server, via, codec).await;
+        wire.send(&ClientFrame::Connect(Connect { id: 1, ..Connect::default() })).await;
+        let answer = wire.next().await.unwrap();
+        assert!(matches!(answer, ServerFrame::Connected(_)), "{answer:?}");
+        wire
+    }
+
+    pub(crate) async fn send(&self, frame: &ClientFrame) -> bool {
+        self.raw(self.codec.encode(frame)).await
+    }
+
+    /// False if the connection is gone.
+    pub(crate) async fn raw(&self, bytes: impl Into<Bytes>) -> bool {
+        timeout(PATIENCE, self.out.send(bytes.into())).await.expect("room in time").is_ok()
+    }
+
+    pub(crate) async fn next(&mut self) -> Result<ServerFrame, Closed> {
+        let lost = || Closed::Lost("the reader is gone".into());
+        let frame = timeout(PATIENCE, self.frames.recv()).await.expect("a frame in time");
+        Ok(self.codec.decode(&frame.ok_or_else(lost)??).unwrap())
+    }
+
+    /// The next answer to a publish, which has to be an acknowledgement; events are passed over.
+    pub(crate) async fn published(&mut self) -> Published {
+        loop {
+            match self.next().await.unwrap() {
+                ServerFrame::Published(published) => return published,
+                ServerFrame::Error(error) => panic!("{error:?}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// The next `error`; other frames are passed over.
+    pub(crate) async fn refusal(&mut self) -> xpush_protocol::Error {
+        loop {
+            if let ServerFrame::Error(error) = self.next().await.unwrap() {
+                return error;
+            }
+        }
+    }
+
+    /// How it ends; what comes before is passed over.
+    pub(crate) async fn end(&mut self) -> Closed {
+        loop {
+            if let Err(closed) = self.next().await {
+                return closed;
+            }
+        }
+    }
+}
+
+struct Pump(Codec);
+
+impl Visit for Pump {
+    type Output = RawWire;
+
+    fn visit(self, connection: impl Connection) -> RawWire {
+        const QUEUE: usize = 64;
+        let (_, mut reader, mut writer) = connection.split();
+        let (out, mut outgoing) = mpsc::channel(QUEUE);
+        let (incoming, frames) = mpsc::channel(QUEUE);
+        tokio::spawn(async move {
+            loop {
+                let frame = reader.read().await;
+                let ended = frame.is_err();
+                if incoming.send(frame).await.is_err() || ended {
+                    return;
+                }
+            }
+        });
+        tokio::spawn(async move {
+            while let Some(bytes) = outgoing.recv().await {
+                if writer.write(&mut vec![Outgoing { bytes, lane: Lane::Control }]).await.is_err() {
+                    return;
+                }
+            }
+            writer.close(Farewell::new(CloseCode::Normal, "done")).await;
+        });
+        RawWire { codec: self.0, out, frames }
+    }
 }

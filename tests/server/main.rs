@@ -1,10 +1,16 @@
 //! The program as its operators and clients meet it: the real binary, real sockets, and whatever may come in on them.
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
 
 mod api;
+mod backpressure;
 mod client;
+mod crash;
 mod drain;
+mod hostile;
 mod http;
 mod operator;
+mod polls;
 mod process;
 mod tokens;
+mod websocket;
 mod wires;

@@ -168,11 +168,14 @@ impl Drop for ServerProcess {
         // Both fail only if it has ended, which is what is wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let stderr = self.stderr();
         if std::thread::panicking() {
-            let stderr = self.stderr();
             let tail = stderr.lines().rev().take(40).collect::<Vec<_>>();
             eprintln!("the server's last lines:");
             tail.iter().rev().for_each(|line| eprintln!("  {line}"));
+        } else {
+            // Whatever else a test looks at.
+            assert!(!stderr.contains("panicked"), "{stderr}");
         }
     }
 }

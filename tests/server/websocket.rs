@@ -23,12 +23,16 @@ const MASKED: u8 = 0x80;
 pub(crate) struct RawSocket {
     stream: TcpStream,
     read: Vec<u8>,
+    pub(crate) answers_pings: bool,
 }
 
 /// How a socket ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    Closed { code: u16, reason: String },
+    Closed {
+        code: u16,
+        reason: String,
+    },
     /// Without a word.
     Cut,
 }
@@ -50,8 +54,12 @@ impl RawSocket {
         Self::over(stream, address, &[]).await.unwrap_or_else(|refusal| panic!("{refusal:?}"))
     }
 
-    async fn over(stream: TcpStream, address: SocketAddr, headers: &[(&str, &str)]) -> Result<Self, Response> {
-        let mut socket = Self { stream, read: Vec::new() };
+    async fn over(
+        stream: TcpStream,
+        address: SocketAddr,
+        headers: &[(&str, &str)],
+    ) -> Result<Self, Response> {
+        let mut socket = Self { stream, read: Vec::new(), answers_pings: true };
         let mut head = format!(
             "GET /v1/connect HTTP/1.1\r\nhost: {address}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
              sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -106,16 +114,6 @@ impl RawSocket {
         timeout(PATIENCE, self.next()).await.expect("a message in time")
     }
 
-    /// The next `error` frame's code; other frames are passed over.
-    pub(crate) async fn refusal(&mut self) -> String {
-        loop {
-            let frame = self.hear().await.unwrap();
-            if let Some(error) = frame.get("error") {
-                return error["code"].as_str().unwrap().to_owned();
-            }
-        }
-    }
-
     /// How it ends; what comes before is passed over.
     pub(crate) async fn end(&mut self) -> Ended {
         loop {
@@ -135,7 +133,7 @@ impl RawSocket {
             };
             match opcode {
                 TEXT => return Ok(serde_json::from_slice(&payload).unwrap()),
-                PING => drop(self.frame(PONG, true, &payload).await),
+                PING if self.answers_pings => drop(self.frame(PONG, true, &payload).await),
                 CLOSE => {
                     let code = payload.get(..2).map_or(0, |code| u16::from_be_bytes([code[0], code[1]]));
                     let reason = String::from_utf8_lossy(payload.get(2..).unwrap_or_default()).into_owned();
