@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {
         Ok(code) => code,
+        Err(error) if error.is::<cli::ReadEnough>() => ExitCode::SUCCESS,
         Err(error) => {
             // One line with what happened and its causes: an operator reads it in a journal.
             eprintln!("xpush: {error:#}");

@@ -46,7 +46,8 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     start_log(&config)?;
     let access = config.access()?;
     let running = Running::start(&config, access).await?;
-    println!("{}", running.banner);
+    // Who starts a server need not read what it says.
+    let _ = cli::print(&running.banner);
     running.until_stopped().await?;
     Ok(ExitCode::SUCCESS)
 }

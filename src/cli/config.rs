@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use xpush::config::Config;
 
-use super::{ConfigFlags, ServeArgs};
+use super::{ConfigFlags, ServeArgs, print};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -29,9 +29,9 @@ pub(crate) fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     match &args.what {
         What::Check(flags) => {
             load(flags, vec![])?;
-            println!("the configuration is valid");
+            print("the configuration is valid")?;
         }
-        What::Show(flags) => print!("{}", load(flags, vec![])?.show()),
+        What::Show(flags) => print(load(flags, vec![])?.show().trim_end())?,
     }
     Ok(ExitCode::SUCCESS)
 }

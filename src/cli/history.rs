@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use xpush_protocol::{ChannelName, ClientFrame, Cursor, History, ServerFrame};
 
-use super::ServerArgs;
+use super::{ServerArgs, print};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -44,7 +44,7 @@ pub(crate) async fn run(args: HistoryArgs) -> anyhow::Result<ExitCode> {
             eprintln!("xpush: {} to {} are no longer kept", gap.from, gap.to);
         }
         for publication in &page.publications {
-            println!("{}", serde_json::to_string(publication)?);
+            print(serde_json::to_string(publication)?)?;
         }
         cursor = page.next;
         if !args.all || cursor.is_none() {

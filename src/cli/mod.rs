@@ -7,11 +7,29 @@ mod session;
 pub(crate) mod subscribe;
 pub(crate) mod token;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+    net::SocketAddr,
+    path::PathBuf,
+};
 
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use session::ServerArgs;
+
+/// Whoever reads our output went away, as `head` does: nothing more is wanted.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads the output any more")]
+pub(crate) struct ReadEnough;
+
+/// Prints a line of what was asked for.
+pub(crate) fn print(line: impl Display) -> anyhow::Result<()> {
+    match writeln!(io::stdout(), "{line}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReadEnough.into()),
+        written => Ok(written?),
+    }
+}
 
 /// Realtime messages over WebTransport, QUIC, WebSocket and long-polling, in one binary.
 #[derive(Debug, Parser)]

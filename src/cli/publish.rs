@@ -6,7 +6,7 @@ use clap::Args;
 use xpush::client::Client;
 use xpush_protocol::{Binary, ChannelName, ClientFrame, EventName, Json, MessageId, Publish, ServerFrame};
 
-use super::ServerArgs;
+use super::{ServerArgs, print};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -81,7 +81,8 @@ async fn publish(
         })
         .await?;
     if let ServerFrame::Published(published) = answer {
-        println!("{}{}", published.cursor, if published.duplicate { " (was there already)" } else { "" });
+        let duplicate = if published.duplicate { " (was there already)" } else { "" };
+        print(format_args!("{}{duplicate}", published.cursor))?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use xpush::client::{Client, ClientError, Sequence, Step};
 use xpush_protocol::{ChannelName, ClientFrame, Cursor, Ping, ServerFrame, Subscribe};
 
-use super::ServerArgs;
+use super::{ServerArgs, print};
 
 /// The pause before a reconnect is drawn from 0 to this, doubled at each failure (full jitter).
 const BACK_OFF_FIRST: Duration = Duration::from_millis(200);
@@ -36,7 +36,7 @@ pub(crate) struct SubscribeArgs {
 }
 
 pub(crate) async fn run(args: SubscribeArgs) -> anyhow::Result<ExitCode> {
-    let mut reader = Reading { cursor: args.cursor, left: args.count, ephemeral: false };
+    let mut reader = Reading { cursor: args.cursor, left: args.count, ephemeral: false, printed: Ok(()) };
     let mut client = args.server.connect().await?;
     loop {
         tokio::select! {
@@ -51,6 +51,7 @@ pub(crate) async fn run(args: SubscribeArgs) -> anyhow::Result<ExitCode> {
         client = reconnect(&args.server).await?;
     }
     client.close().await;
+    reader.printed?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -71,6 +72,8 @@ struct Reading {
     cursor: Option<Cursor>,
     left: Option<u64>,
     ephemeral: bool,
+    /// An error ends the reading: there is nobody to read for.
+    printed: anyhow::Result<()>,
 }
 
 impl Reading {
@@ -122,8 +125,8 @@ impl Reading {
     fn print(&mut self, step: &Step) {
         match step {
             Step::Publication(publication) if self.left != Some(0) => {
-                println!("{}", serde_json::to_string(publication).unwrap_or_default());
-                self.left = self.left.map(|left| left - 1);
+                self.printed = print(serde_json::to_string(publication).unwrap_or_default());
+                self.left = if self.printed.is_ok() { self.left.map(|left| left - 1) } else { Some(0) };
             }
             Step::Publication(_) => {}
             Step::Gap(gap) => eprintln!("xpush: {} to {} are lost", gap.from, gap.to),

@@ -10,7 +10,7 @@ use clap::Args;
 use xpush::auth::Claims;
 use xpush_protocol::UserId;
 
-use super::{ConfigFlags, config};
+use super::{ConfigFlags, config, print};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -43,11 +43,12 @@ pub(crate) fn run(args: &TokenArgs) -> anyhow::Result<ExitCode> {
     if channels.is_empty() {
         channels.insert("**".into(), ["subscribe", "publish", "history", "presence", "send"].into());
     }
-    let until = SystemTime::now() + Duration::from_secs(args.expires_in);
+    let until = SystemTime::now().checked_add(Duration::from_secs(args.expires_in));
+    let until = until.with_context(|| format!("--expires-in {}: no clock goes so far", args.expires_in))?;
     let expires = until.duration_since(UNIX_EPOCH)?.as_secs();
     let claims = serde_json::json!({ "sub": args.user, "exp": expires, "channels": channels });
     let claims: Claims = serde_json::from_value(claims).context("the permissions are not known")?;
     let signer = config::load(&args.config, vec![])?.signer()?;
-    println!("{}", signer.sign(&claims)?);
+    print(signer.sign(&claims)?)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -38,12 +38,16 @@ impl From<Refusal> for Problem {
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
+        let message = rejection.body_text();
+        // A body has no better way to tell them apart than a frame has (`Codec::decode_command`).
         let code = match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::TooLarge,
             StatusCode::BAD_REQUEST => ErrorCode::Malformed,
+            _ if message.contains("; expected ") => ErrorCode::InvalidName,
+            _ if message.contains("nested deeper") => ErrorCode::TooDeep,
             _ => ErrorCode::InvalidField,
         };
-        Self::with_status(rejection.status(), code, rejection.body_text())
+        Self::with_status(rejection.status(), code, message)
     }
 }
 

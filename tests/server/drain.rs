@@ -37,7 +37,7 @@ async fn clients_are_told_and_every_acknowledgement_holds() {
         }
     });
     until("something is acknowledged", async || acknowledged.lock().await.len() > 20).await;
-    server.terminate();
+    server.signal("TERM");
     let began = Instant::now();
     for (via, session) in &mut told {
         loop {
@@ -94,7 +94,24 @@ async fn clients_are_told_and_every_acknowledgement_holds() {
 async fn a_server_without_clients_leaves_at_once() {
     let mut server = ServerProcess::start().await;
     let began = Instant::now();
-    server.terminate();
+    server.signal("TERM");
     assert_eq!(server.ended().await.code(), Some(0));
     assert!(began.elapsed().as_secs() < 3, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_it_at_once_with_a_goodbye() {
+    let mut server = ServerProcess::start().await;
+    let mut session = Session::open(&server, Via::Websocket).await;
+    let published = session.publish("room:a", 1).await.unwrap();
+    server.signal("INT");
+    let error = session.client.event().await.unwrap_err();
+    assert!(
+        matches!(&error, ClientError::Closed(Closed::ByPeer { code: CloseCode::Draining, .. })),
+        "{error}"
+    );
+    assert_eq!(server.ended().await.code(), Some(0));
+    server.restart().await;
+    let page = get(server.http, "/v1/channels/room:a/history").await.json();
+    assert_eq!(page["top"]["offset"], published.cursor.offset);
 }

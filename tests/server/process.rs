@@ -112,8 +112,8 @@ impl ServerProcess {
     }
 
     /// Asks it to stop; `ended` tells how it did.
-    pub(crate) fn terminate(&self) {
-        let status = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap();
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().unwrap();
         assert!(status.success());
     }
 

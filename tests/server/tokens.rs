@@ -126,6 +126,7 @@ async fn a_token_that_cannot_be_signed_is_one_line() {
     for (arguments, wanted) in [
         (["--user", "ann", "--channel", "room:*"], "expected PATTERN=PERMISSIONS"),
         (["--user", "ann", "--channel", "room:*=fly"], "fly"),
+        (["--user", "ann", "--expires-in", "18446744073709551615"], "--expires-in"),
         (["--user", "ann", "--config", "/nowhere.toml"], "/nowhere.toml"),
     ] {
         let line = the_line(&run(&[&["token", "--data", data][..], &arguments].concat()).await);

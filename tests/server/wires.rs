@@ -92,6 +92,30 @@ async fn a_stream_of_lines_is_published_in_order() {
 }
 
 #[tokio::test]
+async fn a_reader_that_has_enough_is_no_error() {
+    let server = ServerProcess::start().await;
+    let mut client = Session::open(&server, Via::Websocket).await;
+    // More than a pipe holds.
+    for _ in 0..200 {
+        client.publish("room:pipe", "x".repeat(1000)).await.unwrap();
+    }
+    for words in [&["history", "room:pipe", "--all"][..], &["subscribe", "room:pipe", "--last", "200"]] {
+        let mut command = xpush();
+        command.args(words).args(["--server", &server.url()]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = tokio::task::spawn_blocking(move || {
+            let mut child = command.spawn().unwrap();
+            let mut line = String::new();
+            let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+            std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+            drop(stdout);
+            child.wait_with_output().unwrap()
+        });
+        let output = tokio::time::timeout(PATIENCE, output).await.unwrap().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_the_server_refuses_is_one_line() {
     let server = ServerProcess::start().await;
     let url = server.url();
