@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use tokio::{sync::mpsc, time::timeout};
+use tokio_util::task::AbortOnDropHandle;
 use xpush::client::{Client, ClientError, DialError, Server, Via, Visit};
 use xpush_protocol::{
-    ChannelName, ClientFrame, CloseCode, Codec, Connect, Connected, Cursor, ErrorCode, Json, MessageId, Ping,
-    Publish, Published, ServerFrame, Subscribe, Subscribed,
+    ChannelName, ClientFrame, Codec, Connect, Connected, Cursor, ErrorCode, Json, MessageId, Ping, Publish,
+    Published, ServerFrame, Subscribe, Subscribed,
 };
-use xpush_transports::{Closed, Connection, Farewell, Lane, Outgoing, Reader as _, Writer as _};
+use xpush_transports::{Closed, Connection, Lane, Outgoing, Reader as _, Writer as _};
 
 use super::process::{PATIENCE, ServerProcess};
 
@@ -130,6 +131,8 @@ pub(crate) struct RawWire {
     codec: Codec,
     out: mpsc::Sender<Bytes>,
     frames: mpsc::Receiver<Result<Bytes, Closed>>,
+    /// Gone with this: what is still queued is not sent by a ghost.
+    _tasks: [AbortOnDropHandle<()>; 2],
 }
 
 impl RawWire {
@@ -206,7 +209,7 @@ impl Visit for Pump {
         let (_, mut reader, mut writer) = connection.split();
         let (out, mut outgoing) = mpsc::channel(QUEUE);
         let (incoming, frames) = mpsc::channel(QUEUE);
-        tokio::spawn(async move {
+        let reading = tokio::spawn(async move {
             loop {
                 let frame = reader.read().await;
                 let ended = frame.is_err();
@@ -215,14 +218,14 @@ impl Visit for Pump {
                 }
             }
         });
-        tokio::spawn(async move {
+        let writing = tokio::spawn(async move {
             while let Some(bytes) = outgoing.recv().await {
                 if writer.write(&mut vec![Outgoing { bytes, lane: Lane::Control }]).await.is_err() {
                     return;
                 }
             }
-            writer.close(Farewell::new(CloseCode::Normal, "done")).await;
         });
-        RawWire { codec: self.0, out, frames }
+        let tasks = [reading, writing].map(AbortOnDropHandle::new);
+        RawWire { codec: self.0, out, frames, _tasks: tasks }
     }
 }
