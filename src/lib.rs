@@ -21,4 +21,5 @@ pub mod namespace;
 pub mod node;
 pub mod presence;
 pub mod publication;
+pub mod rate;
 pub mod session;

@@ -11,9 +11,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures_util::{FutureExt as _, future::BoxFuture};
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, ready},
+};
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{trace, warn};
 use xpush_protocol::{
     ChannelName, Cursor, Draining, ErrorCode, HistoryPage, Join, Leave, Limits as ClientLimits, Message,
@@ -24,11 +27,12 @@ use crate::{
     auth::{ApiKey, Auth, Backend, Rights, SessionState},
     broker::{Broker, Carried},
     channel::Channels,
-    log::{Appended, From, HOLD, Log, Query},
+    log::{Appended, From, HOLD, Log, LogError, Query},
     metrics::Metrics,
     namespace::{Namespaces, Policy, Retention},
     presence::{List, Presence},
-    publication::{Draft, Publication},
+    publication::{Draft, Publication, Publisher},
+    rate::Rates,
     session::{Departed, Refusal, Sessions, missed},
 };
 
@@ -118,6 +122,10 @@ pub struct Node {
     durable: Arc<dyn Log>,
     broker: Arc<dyn Broker>,
     connections: AtomicU64,
+    rates: Rates,
+    /// Publishes under way: they are finished whoever no longer waits for them, or the log would have what the
+    /// subscribers have not.
+    publishing: TaskTracker,
     draining: AtomicBool,
 }
 
@@ -137,6 +145,7 @@ impl Node {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { name, namespaces, limits, auth, channels, recent, durable, broker, presence, metrics } =
             parts;
+        let rates = Rates::per_second(limits.publishes_per_second);
         Arc::new(Self {
             name,
             namespaces,
@@ -150,6 +159,8 @@ impl Node {
             durable,
             broker,
             connections: AtomicU64::new(0),
+            rates,
+            publishing: TaskTracker::new(),
             draining: AtomicBool::new(false),
         })
     }
@@ -185,18 +196,51 @@ impl Node {
             return Err(Refusal::new(ErrorCode::TooLarge, message));
         }
         let began = Instant::now();
-        let pending = self.log(policy).append(channel, draft).await?;
+        let mut pending = self.log(policy).append(channel, draft).await?;
         let (node, channel) = (Arc::clone(self), channel.clone());
-        Ok(async move {
-            let appended = pending.await.inspect_err(|_| node.metrics.append_failed())?;
-            node.metrics.appended(began.elapsed());
-            let cursor = appended.cursor();
-            let Appended::New { epoch, publication } = appended else { return Ok((cursor, true)) };
-            trace!(%channel, offset = cursor.offset, "published");
-            node.broker.publish(Carried { channel, epoch, publication }).await;
-            Ok((cursor, false))
+        // A log in memory has answered already; what waits for a disk is no longer its publisher's alone.
+        if let Some(appended) = (&mut pending).now_or_never() {
+            let published = node.published(channel, began, appended).await;
+            return Ok(ready(published).boxed());
         }
-        .boxed())
+        let task = self.publishing.spawn(async move { node.published(channel, began, pending.await).await });
+        let lost =
+            |error| Refusal::new(ErrorCode::Internal, format!("the publish was not finished: {error}"));
+        Ok(async move { task.await.unwrap_or_else(|error| Err(lost(error))) }.boxed())
+    }
+
+    /// What is left to do once the log has answered: the publication is on its way to the subscribers.
+    async fn published(
+        self: Arc<Self>,
+        channel: ChannelName,
+        began: Instant,
+        appended: Result<Appended, LogError>,
+    ) -> Result<(Cursor, bool), Refusal> {
+        let appended = appended.inspect_err(|_| self.metrics.append_failed())?;
+        self.metrics.appended(began.elapsed());
+        let cursor = appended.cursor();
+        let Appended::New { epoch, publication } = appended else { return Ok((cursor, true)) };
+        trace!(%channel, offset = cursor.offset, "published");
+        self.broker.publish(Carried { channel, epoch, publication }).await;
+        Ok((cursor, false))
+    }
+
+    /// Waits for the publishes that are under way. There must be nobody left who begins one.
+    pub async fn finish(&self) {
+        self.publishing.close();
+        self.publishing.wait().await;
+    }
+
+    /// Counts a publish against its publisher's allowance.
+    pub fn admit_publish(&self, publisher: &Publisher) -> Result<(), Refusal> {
+        self.rates.take(publisher).map_err(|wait| Refusal {
+            code: ErrorCode::RateLimited,
+            message: format!(
+                "a publisher may publish {} messages a second",
+                self.limits.publishes_per_second
+            ),
+            retry_after: Some(wait.as_millis().max(1) as u32),
+        })
     }
 
     /// A page of a channel's log; its `id` is 0.

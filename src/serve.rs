@@ -167,6 +167,7 @@ impl Running {
         }
         self.sessions.stop("sessions").await;
         self.servers.stop("servers").await;
+        self.node.finish().await;
         let store = self.store;
         tokio::task::spawn_blocking(move || store.close()).await?;
         info!("stopped");

@@ -52,6 +52,8 @@ struct State {
     early: BTreeMap<u64, Early>,
     /// Since when `early` waits for a publication that did not come.
     hole_since: Option<Instant>,
+    /// The newest of those that `early` had no room for.
+    turned_away: u64,
     /// The count that `Occupancy` last told, where the channel is too big for single events.
     pending_occupancy: Option<u32>,
 }
@@ -122,6 +124,13 @@ impl Channel {
         SubscriberKey(self.state().subscribers.insert(subscriber))
     }
 
+    /// Whether a subscriber is told of joins and leaves.
+    pub(crate) fn show_presence(&self, key: SubscriberKey, shown: bool) {
+        if let Some(subscriber) = self.state().subscribers.get_mut(key.0) {
+            subscriber.presence = shown;
+        }
+    }
+
     pub(crate) fn remove(&self, key: SubscriberKey) {
         self.state().subscribers.try_remove(key.0);
     }
@@ -162,6 +171,8 @@ impl Channel {
         }
         if state.early.len() < EARLY_CAPACITY {
             state.early.insert(offset, Early { epoch, publication: Arc::clone(publication) });
+        } else {
+            state.turned_away = state.turned_away.max(offset);
         }
         state.hole_since.get_or_insert_with(Instant::now);
     }
@@ -235,7 +246,9 @@ impl Channel {
                 self.hand_out(state, early.epoch, &early.publication);
             }
         }
-        state.hole_since = if state.early.is_empty() { None } else { Some(Instant::now()) };
+        let whole =
+            state.early.is_empty() && state.delivered.is_some_and(|at| at.offset >= state.turned_away);
+        state.hole_since = if whole { None } else { Some(Instant::now()) };
     }
 
     /// The log lost the channel and began anew, or a part of it: every subscriber has to read on from the log,
@@ -243,6 +256,7 @@ impl Channel {
     fn change_epoch(&self, state: &mut State, now: Cursor) {
         state.delivered = Some(now);
         state.early.clear();
+        state.turned_away = 0;
         state.hole_since = None;
         for (_, subscriber) in &state.subscribers {
             subscriber.outbox.fall_behind(subscriber.delivery);

@@ -6,7 +6,9 @@ use clap::Args;
 use rand::Rng as _;
 use tokio::time::sleep;
 use xpush::client::{Client, ClientError, Sequence, Step};
-use xpush_protocol::{ChannelName, ClientFrame, Cursor, Ping, ServerFrame, Subscribe};
+use xpush_protocol::{
+    ChannelName, ClientFrame, Cursor, ErrorCode, ServerFrame, Subscribe, UnsubscribeReason,
+};
 
 use super::{ServerArgs, print};
 
@@ -90,15 +92,8 @@ impl Reading {
         self.ephemeral = subscribed.ephemeral;
         let mut sequence = Sequence::new(subscribed.cursor, subscribed.ephemeral);
         self.cursor = Some(sequence.cursor());
-        let mut pings = tokio::time::interval(client.ping_interval());
         while self.left != Some(0) {
-            let event = tokio::select! {
-                event = client.event() => event?,
-                _ = pings.tick() => {
-                    client.call(|id| ClientFrame::Ping(Ping { id })).await?;
-                    continue;
-                }
-            };
+            let event = client.event().await?;
             let steps = match event {
                 ServerFrame::Publication(publication) => sequence.publication(publication),
                 ServerFrame::Gap(gap) => sequence.gap(gap),
@@ -107,13 +102,17 @@ impl Reading {
                     continue;
                 }
                 ServerFrame::Unsubscribed(ended) => {
-                    eprintln!("xpush: the subscription ended: {:?}", ended.reason);
-                    return Ok(());
+                    let message = format!("the subscription ended: {:?}", ended.reason);
+                    return match ended.reason {
+                        UnsubscribeReason::LogUnavailable => Err(ClientError::Unexpected(message)),
+                        _ => Err(ClientError::Refused { code: ErrorCode::PermissionDenied, message }),
+                    };
                 }
                 _ => continue,
             };
-            // Too many held: subscribe anew, behind what was printed.
-            let Ok(steps) = steps else { return Box::pin(self.read(client, args)).await };
+            // Too many held: connect anew, behind what was printed.
+            let steps =
+                steps.map_err(|_| ClientError::Unexpected("a hole in the channel was not filled".into()))?;
             for step in steps {
                 self.print(&step);
             }

@@ -5,14 +5,18 @@ mod sequence;
 #[cfg(feature = "cli")]
 mod wire;
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
+    time::{Instant, interval_at},
 };
-use xpush_protocol::{ClientFrame, Codec, Connect, Connected, ErrorCode, ServerFrame};
+use xpush_protocol::{ClientFrame, Codec, Connect, Connected, ErrorCode, Ping, Pong, ServerFrame};
 use xpush_transports::{Closed, Connection, Farewell, Lane, Outgoing, Reader, Writer};
 
 pub use sequence::{Overflow, Sequence, Step};
@@ -23,8 +27,10 @@ pub use wire::{DialError, Server, Via, Visit};
 const COMMANDS_CAPACITY: usize = 256;
 /// Events that may wait for the caller; a caller that is slower slows the connection down.
 const EVENTS_CAPACITY: usize = 256;
-/// Until the server has told its own.
-const PING_INTERVAL: Duration = Duration::from_secs(15);
+/// The driver says this often that it lives: under every server's `ping_interval` that makes sense.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// The driver's own commands, whose answers nobody waits for; callers count up from 1.
+const PING_ID: u32 = u32::MAX;
 /// Frames in one write.
 const BATCH_LIMIT: usize = 256;
 
@@ -32,9 +38,11 @@ const BATCH_LIMIT: usize = 256;
 pub struct Client {
     commands: mpsc::Sender<Call>,
     events: mpsc::Receiver<ServerFrame>,
+    /// Events that came while an answer was waited for: they stand before it on the wire.
+    early: VecDeque<ServerFrame>,
     driver: JoinHandle<Closed>,
+    closed: Option<Closed>,
     next_id: u32,
-    ping_interval: Duration,
 }
 
 struct Call {
@@ -60,16 +68,13 @@ impl Client {
         let (commands, commands_in) = mpsc::channel(COMMANDS_CAPACITY);
         let (events_out, events) = mpsc::channel(EVENTS_CAPACITY);
         let driver = tokio::spawn(drive(connection, codec, commands_in, events_out));
-        Self { commands, events, driver, next_id: 1, ping_interval: PING_INTERVAL }
+        Self { commands, events, driver, next_id: 1, early: VecDeque::new(), closed: None }
     }
 
     /// Says who this is. Further answers to it (`subscribed`) come as events.
     pub async fn connect(&mut self, connect: Connect) -> Result<Connected, ClientError> {
         match self.call(|id| ClientFrame::Connect(Connect { id, ..connect })).await? {
-            ServerFrame::Connected(connected) => {
-                self.ping_interval = Duration::from_millis(connected.ping_interval.max(1).into());
-                Ok(connected)
-            }
+            ServerFrame::Connected(connected) => Ok(connected),
             other => Err(ClientError::Unexpected(format!("{other:?}"))),
         }
     }
@@ -85,7 +90,14 @@ impl Client {
         if self.commands.send(Call { frame, answer }).await.is_err() {
             return Err(self.closed().await);
         }
-        match answered.await {
+        let mut answered = answered;
+        let answer = loop {
+            tokio::select! {
+                answer = &mut answered => break answer,
+                Some(event) = self.events.recv() => self.early.push_back(event),
+            }
+        };
+        match answer {
             Ok(ServerFrame::Error(error)) => {
                 Err(ClientError::Refused { code: error.code, message: error.message })
             }
@@ -96,29 +108,31 @@ impl Client {
 
     /// The next frame that is no answer to a command.
     pub async fn event(&mut self) -> Result<ServerFrame, ClientError> {
+        if let Some(event) = self.early.pop_front() {
+            return Ok(event);
+        }
         match self.events.recv().await {
             Some(event) => Ok(event),
             None => Err(self.closed().await),
         }
     }
 
-    /// How often the server wants to hear something.
-    #[must_use]
-    pub fn ping_interval(&self) -> Duration {
-        self.ping_interval
-    }
-
     /// Says goodbye and waits until it was heard.
     pub async fn close(self) {
-        let Self { commands, events, driver, .. } = self;
+        let Self { commands, events, driver, closed, .. } = self;
         drop((commands, events));
-        // A driver that panicked has no goodbye to say.
-        let _ = driver.await;
+        if closed.is_none() {
+            // A driver that panicked has no goodbye to say.
+            let _ = driver.await;
+        }
     }
 
     async fn closed(&mut self) -> ClientError {
-        let closed = (&mut self.driver).await;
-        ClientError::Closed(closed.unwrap_or_else(|error| Closed::Lost(error.to_string())))
+        let closed = match self.closed.take() {
+            Some(closed) => closed,
+            None => (&mut self.driver).await.unwrap_or_else(|error| Closed::Lost(error.to_string())),
+        };
+        ClientError::Closed(self.closed.insert(closed).clone())
     }
 }
 
@@ -132,8 +146,16 @@ async fn drive(
     let (_, mut reader, mut writer) = connection.split();
     let mut waiting: HashMap<u32, oneshot::Sender<ServerFrame>> = HashMap::new();
     let mut calls = Vec::new();
+    // Not before the connection is greeted: `connect` comes first.
+    let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
     let closed = loop {
         tokio::select! {
+            _ = pings.tick() => {
+                let ping = codec.encode(&ClientFrame::Ping(Ping { id: PING_ID }));
+                if let Err(closed) = writer.write(&mut vec![Outgoing { bytes: ping, lane: Lane::Control }]).await {
+                    break closed;
+                }
+            }
             count = commands.recv_many(&mut calls, BATCH_LIMIT) => {
                 if count == 0 {
                     writer.close(Farewell::new(xpush_protocol::CloseCode::Normal, "done")).await;
@@ -153,6 +175,9 @@ async fn drive(
                     Ok(Err(error)) => break Closed::Protocol(error),
                     Err(closed) => break closed,
                 };
+                if matches!(frame, ServerFrame::Pong(Pong { id: PING_ID })) {
+                    continue;
+                }
                 match answered_id(&frame).and_then(|id| waiting.remove(&id)) {
                     // Who no longer waits does not want it.
                     Some(answer) => drop(answer.send(frame)),

@@ -14,7 +14,7 @@ use xpush_transports::authority_is_loopback;
 
 use super::{Api, Problem};
 use crate::{
-    auth::{Permission, Rights},
+    auth::{ApiKey, Permission, Rights},
     node::Node,
     publication::Publisher,
     session::Refusal,
@@ -32,6 +32,8 @@ pub(super) struct Caller {
     pub(super) rights: Rights,
     /// In whose name message ids are unique.
     pub(super) publisher: Publisher,
+    /// A backend publishes as fast as it likes; a client does not, whichever way it comes.
+    pub(super) is_backend: bool,
 }
 
 impl Caller {
@@ -71,7 +73,7 @@ fn identify(node: &Node, parts: &Parts) -> Result<Caller, Refusal> {
             return Err(Refusal::new(ErrorCode::Unauthenticated, message));
         }
         let rights = node.authenticate(None, peer.ip())?;
-        return Ok(Caller { rights, publisher: Publisher::backend("anonymous") });
+        return Ok(Caller { rights, publisher: Publisher::backend("anonymous"), is_backend: true });
     };
     let bearer = credential.to_str().ok().and_then(|text| {
         let (scheme, rest) = text.split_once(' ')?;
@@ -82,13 +84,14 @@ fn identify(node: &Node, parts: &Parts) -> Result<Caller, Refusal> {
         return Err(Refusal::new(ErrorCode::InvalidToken, message));
     };
     if let Some(backend) = node.backend(bearer)? {
-        return Ok(Caller { publisher: Publisher::backend(&backend.id), rights: backend.rights });
+        let publisher = Publisher::backend(&backend.id);
+        return Ok(Caller { publisher, rights: backend.rights, is_backend: true });
     }
     let rights = node.verify(bearer)?;
-    let Some(user) = rights.user() else {
-        return Ok(Caller { publisher: Publisher::backend("token"), rights });
-    };
-    Ok(Caller { publisher: Publisher::user(user), rights })
+    // Whose token names no user is known by the token.
+    let of_token = || Publisher::backend(&format!("token-{}", ApiKey::hash(bearer)));
+    let publisher = rights.user().map_or_else(of_token, Publisher::user);
+    Ok(Caller { publisher, rights, is_backend: false })
 }
 
 /// The host by which the server was reached.

@@ -91,6 +91,9 @@ pub(super) async fn publish(
         async move {
             let done = async {
                 caller.require(Permission::Publish, &channel)?;
+                if !caller.is_backend {
+                    api.node.admit_publish(&caller.publisher)?;
+                }
                 api.node.publish(&channel, draft).await?.await
             };
             match done.await {

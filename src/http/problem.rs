@@ -83,10 +83,8 @@ fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::PermissionDenied => StatusCode::FORBIDDEN,
         ErrorCode::UnknownNamespace | ErrorCode::NotConnected => StatusCode::NOT_FOUND,
         ErrorCode::CursorAhead => StatusCode::CONFLICT,
-        ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::Busy | ErrorCode::LogUnavailable | ErrorCode::LimitReached => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        ErrorCode::RateLimited | ErrorCode::LimitReached => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::Busy | ErrorCode::LogUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,
     }

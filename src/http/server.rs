@@ -24,6 +24,8 @@ use super::PeerAddress;
 
 /// For TLS, and for each request's headers.
 const HEADER_DEADLINE: Duration = Duration::from_secs(10);
+/// HTTP/2 peers are asked this often whether they are still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// For what is under way when the server stops.
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
 /// What the kernel may hold for one connection that does not read; it doubles this for its own bookkeeping. Left to
@@ -171,6 +173,8 @@ where
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE).max_buf_size(16 * 1024);
     builder
         .http2()
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .keep_alive_timeout(HEADER_DEADLINE)
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_LIMIT)
         .max_header_list_size(16 * 1024);

@@ -12,11 +12,7 @@ use xpush_protocol::{
 };
 
 use super::{Refusal, Session};
-use crate::{
-    auth::Permission,
-    node::HistoryQuery,
-    publication::{Draft, Publisher},
-};
+use crate::{auth::Permission, node::HistoryQuery, publication::Draft};
 
 /// An answer that comes later, or none where none is wanted.
 pub(super) type Later = BoxFuture<'static, Option<ServerFrame>>;
@@ -70,16 +66,9 @@ impl Session {
         let Publish { id, channel, message_id, event, data, binary } = command;
         self.refuse_expired()?;
         self.require(Permission::Publish, &channel)?;
-        self.rate.take().map_err(|wait| Refusal {
-            code: ErrorCode::RateLimited,
-            message: format!(
-                "a session may publish {} messages a second",
-                self.node.limits.publishes_per_second
-            ),
-            retry_after: Some(wait.as_millis().max(1) as u32),
-        })?;
+        self.node.admit_publish(&self.publisher)?;
         let draft = Draft {
-            publisher: self.publisher(),
+            publisher: self.publisher.clone(),
             message_id: message_id.unwrap_or_else(MessageId::random),
             event,
             payload: payload(data, binary)?,
@@ -96,11 +85,6 @@ impl Session {
             }
         }
         .boxed())
-    }
-
-    /// In whose name this session's message ids are unique.
-    fn publisher(&self) -> Publisher {
-        self.user().map_or_else(|| Publisher::session(&self.id), Publisher::user)
     }
 
     fn send(&mut self, command: Send) -> Result<ServerFrame, Refusal> {
@@ -155,11 +139,15 @@ impl Session {
         self.rights = rights;
         *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(command.token);
         self.expired = false;
+        self.node.sessions.mute(&self.id, self.connection, false);
         let rights = self.rights.clone();
         self.end_subscriptions(UnsubscribeReason::Revoked, |name| {
             !rights.allows(Permission::Subscribe, name)
         })
         .await;
+        for subscription in self.subscriptions.values() {
+            subscription.show_presence(rights.allows(Permission::Presence, subscription.channel_name()));
+        }
         Ok(ServerFrame::Refreshed(Refreshed { id: command.id, expires_in: self.expires_in() }))
     }
 }

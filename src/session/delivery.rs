@@ -4,9 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{debug, warn};
-use xpush_protocol::{
-    ChannelName, Cursor, Gap, Lag, ServerFrame, SessionId, UnsubscribeReason, Unsubscribed, UserId,
-};
+use xpush_protocol::{ChannelName, Cursor, Gap, Lag, ServerFrame, SessionId, UserId};
 use xpush_transports::{Lane, Outgoing, Peer, Writer};
 
 use super::{Outbox, Session, now, outbox::Behind, subscription::missed};
@@ -74,14 +72,7 @@ async fn catch_up(
         Ok(page) => page,
         Err(error) => {
             warn!(channel = %name, %error, "a subscription that is behind can't be read from the log, and ends");
-            outbox.end(key);
-            let reason = UnsubscribeReason::LogUnavailable;
-            push(
-                outbox,
-                batch,
-                Lane::Control,
-                &ServerFrame::Unsubscribed(Unsubscribed { id: None, channel: name.clone(), reason }),
-            );
+            outbox.fail(key);
             return (name.clone(), cursor);
         }
     };

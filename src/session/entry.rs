@@ -8,8 +8,8 @@ use xpush_protocol::{
 };
 use xpush_transports::{Farewell, Lane, Outgoing, Peer, Reader, Writer};
 
-use super::{Outbox, Rate, Refusal, Session, now};
-use crate::{auth::SessionState, node::Node};
+use super::{Outbox, Refusal, Session, now};
+use crate::{auth::SessionState, node::Node, publication::Publisher};
 
 /// A connection that is not let in.
 pub(super) struct Turned {
@@ -105,10 +105,11 @@ fn identify(
     }
     let session = Session {
         node: Arc::clone(node),
-        id,
+        id: id.clone(),
         connection,
         detached: connect.detached,
-        rate: Rate::per_second(node.limits.publishes_per_second),
+        // A client without a user is known by its session.
+        publisher: rights.user().map_or_else(|| Publisher::session(&id), Publisher::user),
         rights,
         token: Arc::new(Mutex::new(token)),
         outbox,

@@ -11,7 +11,6 @@ mod command;
 mod delivery;
 mod entry;
 mod outbox;
-mod rate;
 mod refusal;
 mod registry;
 mod subscription;
@@ -42,8 +41,7 @@ pub use refusal::Refusal;
 pub use registry::{Departed, LINGER, Sessions};
 pub(crate) use subscription::missed;
 
-use crate::{auth::Rights, node::Node};
-use rate::Rate;
+use crate::{auth::Rights, node::Node, publication::Publisher};
 use registry::Remains;
 use subscription::Subscription;
 
@@ -102,7 +100,8 @@ async fn run<R: Reader, W: Writer>(
         Ok(session) => session,
         Err(turned) => {
             debug!(reason = %turned.farewell.reason, "turned away");
-            turned.tell(&mut writer).await;
+            // A wire that does not take even this is cut.
+            let _ = timeout(CLOSE_DEADLINE, turned.tell(&mut writer)).await;
             writer.close(turned.farewell).await;
             return;
         }
@@ -148,7 +147,8 @@ struct Session {
     token: Arc<Mutex<Option<String>>>,
     outbox: Arc<Outbox>,
     subscriptions: HashMap<ChannelName, Subscription>,
-    rate: Rate,
+    /// In whose name its message ids are unique, and its publishes counted.
+    publisher: Publisher,
     bad_frames: u32,
     expired: bool,
     /// The wire broke, other than by a goodbye.
@@ -213,7 +213,7 @@ impl Session {
                     }
                 },
                 () = sleep_until(expiry.unwrap_or_else(Instant::now)), if expiry.is_some() => self.expire().await,
-                () = outbox.closing() => {}
+                () = outbox.attention() => self.end_failed().await,
                 () = cancel.cancelled() => return Farewell::new(CloseCode::Draining, "the node is stopping"),
             }
         }
@@ -254,6 +254,7 @@ impl Session {
     /// The rights ended: so do the subscriptions, while the connection stays for a `refresh`.
     async fn expire(&mut self) {
         self.expired = true;
+        self.node.sessions.mute(&self.id, self.connection, true);
         self.end_subscriptions(UnsubscribeReason::TokenExpired, |_| true).await;
         self.outbox.push_answer(&ServerFrame::Expired(Expired {}));
     }

@@ -8,7 +8,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use slab::Slab;
 use tokio::sync::Notify;
 use xpush_protocol::{ChannelName, Codec, Cursor, ServerFrame};
 use xpush_transports::{Farewell, Lane, Outgoing};
@@ -27,9 +26,10 @@ const EVENTS_CAPACITY: usize = 256;
 /// Private messages; beyond it the sender is told that this session did not get it.
 const MESSAGES_CAPACITY: usize = 64;
 
-/// A subscription's place in its session's outbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct DeliveryKey(usize);
+/// A subscription's place in its session's outbox. Never used twice: what is still under way for an ended subscription
+/// must not touch the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeliveryKey(u64);
 
 /// What waits to be written to one connection.
 pub struct Outbox {
@@ -50,10 +50,13 @@ struct Queue {
     messages: VecDeque<Arc<Encoded>>,
     live: VecDeque<Outgoing>,
     live_bytes: usize,
-    deliveries: Slab<Option<Delivery>>,
+    deliveries: BTreeMap<DeliveryKey, Delivery>,
+    next_key: u64,
     /// Subscriptions that the client brought with it and that are not taken up yet: its state must not lose them.
     resuming: BTreeMap<ChannelName, Cursor>,
     behind: VecDeque<DeliveryKey>,
+    /// Channels whose log could not be read: the session ends them.
+    failed: Vec<ChannelName>,
     farewell: Option<Farewell>,
     /// Publications ever queued, for the metrics.
     delivered: u64,
@@ -153,8 +156,13 @@ impl Outbox {
     pub(crate) fn push_live(&self, key: DeliveryKey, cursor: Cursor, frame: &Encoded, lane: Lane) {
         let mut queue = self.queue();
         let queue = &mut *queue;
-        let Some(delivery) = queue.deliveries.get_mut(key.0).and_then(Option::as_mut) else { return };
-        if !delivery.live || cursor.offset <= delivery.cursor.offset {
+        let Some(delivery) = queue.deliveries.get_mut(&key) else { return };
+        if !delivery.live {
+            // It may have found nothing in the log the last time that it looked.
+            self.ready.notify_one();
+            return;
+        }
+        if cursor.offset <= delivery.cursor.offset {
             return;
         }
         let bytes = frame.bytes(self.codec);
@@ -184,7 +192,9 @@ impl Outbox {
 
     /// A place for a subscription that is about to begin.
     pub(super) fn reserve(&self) -> DeliveryKey {
-        DeliveryKey(self.queue().deliveries.insert(None))
+        let mut queue = self.queue();
+        queue.next_key += 1;
+        DeliveryKey(queue.next_key)
     }
 
     /// Begins a subscription behind `cursor`, with its answer before everything that it delivers.
@@ -200,38 +210,37 @@ impl Outbox {
         queue.answers.push_back(answer);
         queue.resuming.remove(channel.name());
         let delivery = Delivery { channel, cursor, live: false, lag_told: false, was_live: false };
-        if let Some(place) = queue.deliveries.get_mut(key.0) {
-            *place = Some(delivery);
-            queue.behind.push_back(key);
-        }
+        queue.deliveries.insert(key, delivery);
+        queue.behind.push_back(key);
         self.ready.notify_one();
     }
 
     pub(super) fn end(&self, key: DeliveryKey) {
         let mut queue = self.queue();
-        queue.deliveries.try_remove(key.0);
+        queue.deliveries.remove(&key);
         queue.behind.retain(|behind| *behind != key);
     }
 
     /// Called by the channel, under its lock.
     pub(crate) fn go_live(&self, key: DeliveryKey) {
         let mut queue = self.queue();
-        if let Some(delivery) = queue.deliveries.get_mut(key.0).and_then(Option::as_mut) {
+        if let Some(delivery) = queue.deliveries.get_mut(&key) {
             delivery.live = true;
             delivery.was_live = true;
         }
     }
 
-    /// What the channel has to say can't be handed out in order: read it from the log.
+    /// What the channel has to say can't be handed out in order: read it from the log. One that is behind already may
+    /// have found nothing there the last time.
     pub(crate) fn fall_behind(&self, key: DeliveryKey) {
         let mut queue = self.queue();
-        if let Some(delivery) = queue.deliveries.get_mut(key.0).and_then(Option::as_mut)
+        if let Some(delivery) = queue.deliveries.get_mut(&key)
             && delivery.live
         {
             delivery.live = false;
             queue.behind.push_back(key);
-            self.ready.notify_one();
         }
+        self.ready.notify_one();
     }
 
     /// Moves all that waits into `batch`, and gives the next subscription that has to be read from the log: what it
@@ -250,14 +259,16 @@ impl Outbox {
         batch.extend(queue.live.drain(..));
         queue.live_bytes = 0;
         let positions = if positions { queue.positions() } else { Vec::new() };
-        Taken { behind: queue.next_behind(), positions, delivered: std::mem::take(&mut queue.delivered) }
+        // Who is told goodbye gets what waits for it, and no more: the log is there for its next connection.
+        let behind = if queue.farewell.is_none() { queue.next_behind() } else { None };
+        Taken { behind, positions, delivered: std::mem::take(&mut queue.delivered) }
     }
 
     /// Notes how far a subscription was read from the log.
     pub(super) fn advance(&self, key: DeliveryKey, cursor: Cursor, publications: u64) {
         let mut queue = self.queue();
         queue.delivered += publications;
-        if let Some(delivery) = queue.deliveries.get_mut(key.0).and_then(Option::as_mut) {
+        if let Some(delivery) = queue.deliveries.get_mut(&key) {
             delivery.cursor = cursor;
         }
     }
@@ -270,7 +281,7 @@ impl Outbox {
     /// Whether the client was told that it lags, and so has to be told that it no longer does.
     pub(super) fn take_lag_told(&self, key: DeliveryKey) -> bool {
         let mut queue = self.queue();
-        let delivery = queue.deliveries.get_mut(key.0).and_then(Option::as_mut);
+        let delivery = queue.deliveries.get_mut(&key);
         delivery.is_some_and(|delivery| std::mem::take(&mut delivery.lag_told))
     }
 
@@ -284,6 +295,30 @@ impl Outbox {
         self.queue().farewell.get_or_insert(farewell);
         self.ready.notify_one();
         self.closing.notify_one();
+    }
+
+    /// The log could not be read for this subscription.
+    pub(super) fn fail(&self, key: DeliveryKey) {
+        let mut queue = self.queue();
+        if let Some(delivery) = queue.deliveries.remove(&key) {
+            queue.failed.push(delivery.channel.name().clone());
+            self.closing.notify_one();
+        }
+    }
+
+    pub(super) fn take_failed(&self) -> Vec<ChannelName> {
+        std::mem::take(&mut self.queue().failed)
+    }
+
+    /// Waits until the session has to look: this is closed, or a subscription failed. Cancel safe.
+    pub(super) async fn attention(&self) {
+        let needed = || {
+            let queue = self.queue();
+            queue.farewell.is_some() || !queue.failed.is_empty()
+        };
+        while !needed() {
+            self.closing.notified().await;
+        }
     }
 
     /// Waits until somebody closes this. Cancel safe.
@@ -304,14 +339,14 @@ impl Outbox {
 
 impl Queue {
     fn positions(&self) -> Vec<(ChannelName, Cursor)> {
-        let deliveries = self.deliveries.iter().filter_map(|(_, delivery)| delivery.as_ref());
-        let begun = deliveries.map(|delivery| (delivery.channel.name().clone(), delivery.cursor));
+        let begun =
+            self.deliveries.values().map(|delivery| (delivery.channel.name().clone(), delivery.cursor));
         begun.chain(self.resuming.clone()).collect()
     }
 
     fn next_behind(&mut self) -> Option<Behind> {
         while let Some(key) = self.behind.pop_front() {
-            if let Some(delivery) = self.deliveries.get_mut(key.0).and_then(Option::as_mut) {
+            if let Some(delivery) = self.deliveries.get_mut(&key) {
                 let tell = delivery.was_live && !delivery.lag_told;
                 delivery.lag_told |= tell;
                 let (channel, cursor) = (Arc::clone(&delivery.channel), delivery.cursor);

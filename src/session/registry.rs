@@ -35,6 +35,8 @@ struct Tables {
 struct Present {
     connection: u64,
     outbox: Arc<Outbox>,
+    /// Its rights have expired: nothing private reaches it.
+    muted: bool,
 }
 
 struct Absent {
@@ -78,8 +80,12 @@ impl Sessions {
         }
         if let Some(absent) = tables.absent.remove(session) {
             hand_on(&absent.mailbox, outbox);
+            // What is not taken up anew is left.
+            let Absent { connection, channels, .. } = absent;
+            let departed = Departed { session: session.clone(), connection, channels };
+            tables.replaced.push((Instant::now() + LINGER, departed));
         }
-        let present = Present { connection, outbox: Arc::clone(outbox) };
+        let present = Present { connection, outbox: Arc::clone(outbox), muted: false };
         if let Some(older) = tables.present.insert(session.clone(), present) {
             hand_on(&older.outbox.take_messages(), outbox);
             older
@@ -95,9 +101,10 @@ impl Sessions {
         match tables.present.get(session) {
             Some(present) if present.connection == connection => {}
             newer => {
-                // Taken over meanwhile: what came in between the two is the newer one's.
-                if let Some(newer) = newer {
-                    hand_on(&messages, &newer.outbox);
+                // Taken over meanwhile: what came in between the two is the newer one's, or waits for the next.
+                match newer {
+                    Some(newer) => hand_on(&messages, &newer.outbox),
+                    None => tables.keep(session, messages),
                 }
                 let departed = Departed { session: session.clone(), connection, channels };
                 tables.replaced.push((Instant::now() + LINGER, departed));
@@ -114,6 +121,16 @@ impl Sessions {
         let absent = Absent { connection, user: user.cloned(), channels, mailbox: messages, until };
         tables.absent.insert(session.clone(), absent);
         None
+    }
+
+    /// Whether private messages reach this connection's session.
+    pub(super) fn mute(&self, session: &SessionId, connection: u64, muted: bool) {
+        let mut tables = self.tables();
+        if let Some(present) =
+            tables.present.get_mut(session).filter(|present| present.connection == connection)
+        {
+            present.muted = muted;
+        }
     }
 
     /// The sessions that were waited for in vain.
@@ -149,17 +166,10 @@ impl Sessions {
         }
     }
 
-    /// Tells every session something, each its own.
+    /// Tells every session something that it must not miss, each its own.
     pub fn tell_all(&self, mut frame: impl FnMut(usize) -> ServerFrame) {
         for (index, present) in self.tables().present.values().enumerate() {
-            present.outbox.push_event(&Encoded::new(&frame(index)));
-        }
-    }
-
-    /// Ends every connection.
-    pub fn close_all(&self, farewell: &Farewell) {
-        for present in self.tables().present.values() {
-            present.outbox.close(farewell.clone());
+            present.outbox.push_answer(&frame(index));
         }
     }
 
@@ -177,7 +187,7 @@ impl Sessions {
 impl Tables {
     fn hand(&mut self, session: &SessionId, message: &Arc<Encoded>) -> bool {
         if let Some(present) = self.present.get(session) {
-            return present.outbox.push_message(message);
+            return !present.muted && present.outbox.push_message(message);
         }
         let Some(absent) = self.absent.get_mut(session) else { return false };
         let fits = absent.mailbox.len() < MAILBOX_CAPACITY;
@@ -185,6 +195,14 @@ impl Tables {
             absent.mailbox.push_back(Arc::clone(message));
         }
         fits
+    }
+
+    /// For a session that is away.
+    fn keep(&mut self, session: &SessionId, messages: VecDeque<Arc<Encoded>>) {
+        if let Some(absent) = self.absent.get_mut(session) {
+            absent.mailbox.extend(messages);
+            absent.mailbox.truncate(MAILBOX_CAPACITY);
+        }
     }
 
     fn forget_user(&mut self, user: Option<&UserId>, session: &SessionId) {

@@ -24,6 +24,15 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
+    pub(super) fn channel_name(&self) -> &ChannelName {
+        self.channel.name()
+    }
+
+    /// Whether joins and leaves are told.
+    pub(super) fn show_presence(&self, shown: bool) {
+        self.channel.show_presence(self.subscriber, shown && self.channel.policy().presence);
+    }
+
     /// Takes the session out of the fan-out; its presence is another matter.
     pub(super) fn end(self, node: &Node, outbox: &Outbox) {
         node.channels.leave(&self.channel, self.subscriber);
@@ -141,6 +150,12 @@ impl Session {
                 }));
             }
         }
+    }
+
+    /// Ends the subscriptions that the log could not be read for: the client may begin them anew, with its cursor.
+    pub(super) async fn end_failed(&mut self) {
+        let failed = self.outbox.take_failed();
+        self.end_subscriptions(UnsubscribeReason::LogUnavailable, |name| failed.contains(name)).await;
     }
 
     /// Whether the rights grant it.

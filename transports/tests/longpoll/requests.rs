@@ -32,7 +32,7 @@ async fn what_is_no_poll_is_refused_with_a_reason() {
         (format!(r#"{{"state":"{id}.1.","send":true,"frames":[1]}}"#), 400, "invalid_state"),
         (json!({"frames": vec![1; 65]}).to_string(), 413, "too_large"),
         (json!({"frames": ["x".repeat(64 * 1024)]}).to_string(), 413, "too_large"),
-        (" ".repeat(1024 * 1024), 413, "too_large"),
+        (" ".repeat(2 * 1024 * 1024), 413, "too_large"),
     ] {
         let shown = text[..text.len().min(60)].to_owned();
         assert_eq!(refused(&node.poller, text).await, (status, code.into()), "{shown}");
