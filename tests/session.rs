@@ -4,7 +4,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Options, PATIENCE, TestNode, channel, token};
+use harness::{Options, PATIENCE, TestNode, channel, token, token_of};
 use tokio::time::timeout;
 use xpush::client::ClientError;
 use xpush_protocol::{
@@ -392,5 +392,115 @@ async fn many_publishers_of_one_channel_are_seen_in_one_order() {
     assert!(seen.windows(2).all(|pair| pair[0] == pair[1]));
     for writer in writers {
         timeout(Duration::from_secs(60), writer).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_publish_whose_caller_is_gone_reaches_the_subscribers_all_the_same() {
+    let node = TestNode::start();
+    let mut reader = node.client().await;
+    reader.subscribe("room:a").await;
+    for n in 1..=50 {
+        let draft = xpush::publication::Draft {
+            publisher: xpush::publication::Publisher::backend("test"),
+            message_id: MessageId::random(),
+            event: xpush_protocol::EventName::default(),
+            payload: xpush_protocol::Payload::Json(xpush_protocol::Json::parse("1").unwrap()),
+            user: None,
+            time: 0,
+        };
+        let publishing = node.node.publish(&channel("room:a"), draft).await.unwrap();
+        drop(publishing);
+        assert_eq!(reader.publication().await.0, n);
+    }
+}
+
+#[tokio::test]
+async fn who_comes_back_without_a_channel_has_left_it() {
+    let node = TestNode::start();
+    let mut watcher = node.client().await;
+    watcher.subscribe("room:a").await;
+    let (_, mut reader, mut writer) = node.dial().await.split();
+    let frame = |text: &'static str| Outgoing { bytes: text.into(), lane: Lane::Control };
+    let mut frames =
+        vec![frame(r#"{"connect":{"id":1}}"#), frame(r#"{"subscribe":{"id":2,"channel":"room:a"}}"#)];
+    writer.write(&mut frames).await.unwrap();
+    let mut state = None;
+    loop {
+        let frame = timeout(PATIENCE, reader.read()).await.unwrap().unwrap();
+        match Codec::Json.decode(&frame).unwrap() {
+            ServerFrame::Connected(connected) => state = Some(connected.state),
+            ServerFrame::Subscribed(_) => break,
+            _ => {}
+        }
+    }
+    // The wire breaks, and the session comes back, but not to this channel.
+    drop((reader, writer));
+    let back = node.client_with(Codec::Json, Connect { state, ..Connect::default() }).await.unwrap();
+    let leave = |event| if let ServerFrame::Leave(leave) = event { Some(leave) } else { None };
+    assert_eq!(watcher.until(leave).await.member.session, back.connected.session);
+}
+
+#[tokio::test]
+async fn a_refreshed_token_may_lose_the_sight_of_who_is_there() {
+    let node = TestNode::with(Options { anonymous: false, ..Options::default() });
+    let mut ann = node.user("ann").await;
+    ann.subscribe("room:a").await;
+    let narrower = token_of("ann", serde_json::json!({ "room:*": ["subscribe", "publish"] }), 60);
+    ann.call(|id| ClientFrame::Refresh(Refresh { id, token: narrower })).await.unwrap();
+    let mut bob = node.user("bob").await;
+    bob.subscribe("room:a").await;
+    bob.publish("room:a", 1).await.unwrap();
+    let own = ann.connected.session.clone();
+    let seen = ann.until(|event| match event {
+        ServerFrame::Publication(_) => Some(false),
+        ServerFrame::Join(join) => (join.member.session != own).then_some(true),
+        _ => None,
+    });
+    assert!(!seen.await, "the join of another was told");
+}
+
+#[tokio::test]
+async fn an_expired_session_gets_no_private_messages() {
+    let node = TestNode::with(Options { anonymous: false, ..Options::default() });
+    let connect = Connect { token: Some(token("eve", "**", 1)), ..Connect::default() };
+    let mut eve = node.client_with(Codec::Json, connect).await.unwrap();
+    eve.until(|event| matches!(event, ServerFrame::Expired(_)).then_some(())).await;
+    let mut ann = node.user("ann").await;
+    let data = Some(xpush_protocol::Json::parse("1").unwrap());
+    let event = xpush_protocol::EventName::default();
+    let to = Target::User("eve".parse().unwrap());
+    let sent = ann.call(|id| ClientFrame::Send(Send { id, to, event, data, binary: None })).await;
+    assert_eq!(code(sent.unwrap_err()), ErrorCode::NotConnected);
+}
+
+#[tokio::test]
+async fn an_ended_subscription_does_not_touch_the_next_one() {
+    let node = TestNode::start();
+    let mut client = node.client().await;
+    let begin = client.publish("room:a", "x".repeat(1000)).await.unwrap().cursor;
+    for _ in 0..300 {
+        client.publish("room:a", "x".repeat(1000)).await.unwrap();
+    }
+    let begin = xpush_protocol::Cursor { offset: 0, ..begin };
+    // `room:a` is far behind and being read from the log when it is left for `room:b`.
+    for n in 1..=30 {
+        client.subscribe_at("room:a", Some(begin)).await.unwrap();
+        client
+            .call(|id| ClientFrame::Unsubscribe(Unsubscribe { id, channel: channel("room:a") }))
+            .await
+            .unwrap();
+        let name = format!("room:b{n}");
+        client.subscribe(&name).await;
+        client.publish(&name, n).await.unwrap();
+        let got = client
+            .until(|event| match event {
+                ServerFrame::Publication(publication) if publication.channel.as_str() == name => {
+                    Some(publication)
+                }
+                _ => None,
+            })
+            .await;
+        assert_eq!(got.offset, 1);
     }
 }

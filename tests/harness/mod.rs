@@ -153,11 +153,17 @@ impl Drop for TestNode {
 
 /// A token for all channels that the pattern matches, which ends in so many seconds.
 pub fn token(user: &str, pattern: &str, seconds: i64) -> String {
+    let all = ["subscribe", "publish", "history", "presence", "send"];
+    token_of(user, serde_json::json!({ pattern: all }), seconds)
+}
+
+/// A token with these grants.
+pub fn token_of(user: &str, channels: serde_json::Value, seconds: i64) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
     let claims = serde_json::json!({
         "sub": user,
         "exp": now + seconds,
-        "channels": { pattern: ["subscribe", "publish", "history", "presence", "send"] },
+        "channels": channels,
     });
     let claims: Claims = serde_json::from_value(claims).unwrap();
     Signer::new(Algorithm::Hs256, None, SECRET).unwrap().sign(&claims).unwrap()
