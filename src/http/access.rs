@@ -4,13 +4,13 @@ use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
+    http::{HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use xpush_protocol::{ErrorCode, UserId};
 
-use xpush_transports::authority_is_loopback;
+use xpush_transports::{authority_is_loopback, host};
 
 use super::{Api, Problem};
 use crate::{
@@ -68,7 +68,7 @@ fn identify(node: &Node, parts: &Parts) -> Result<Caller, Refusal> {
             return Err(Refusal::new(ErrorCode::Internal, "the server did not note who is calling"));
         };
         // A name that leads to this machine from elsewhere (DNS rebinding) is no loopback call.
-        if !authority_is_loopback(&host(&parts.headers, &parts.uri)) {
+        if !authority_is_loopback(host(&parts.headers, &parts.uri)) {
             let message = "no credential: send `Authorization: Bearer` with a token or an API key";
             return Err(Refusal::new(ErrorCode::Unauthenticated, message));
         }
@@ -94,13 +94,6 @@ fn identify(node: &Node, parts: &Parts) -> Result<Caller, Refusal> {
     Ok(Caller { publisher, rights, is_backend: false })
 }
 
-/// The host by which the server was reached.
-pub(super) fn host(headers: &HeaderMap, uri: &Uri) -> String {
-    let of_uri = uri.authority().map(ToString::to_string);
-    let of_header = || headers.get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
-    of_uri.or_else(of_header).unwrap_or_default()
-}
-
 /// A request whose body does not come is given up.
 pub(super) async fn keep_deadline(request: Request, next: Next) -> Response {
     let answered = tokio::time::timeout(REQUEST_DEADLINE, next.run(request)).await;
@@ -110,8 +103,7 @@ pub(super) async fn keep_deadline(request: Request, next: Next) -> Response {
 /// CORS: a page of an allowed origin may call and read, another may do neither.
 pub(super) async fn check_origin(State(api): State<Api>, request: Request, next: Next) -> Response {
     let Some(origin) = request.headers().get(header::ORIGIN).cloned() else { return next.run(request).await };
-    let host = host(request.headers(), request.uri());
-    if !api.origins.allow(origin.to_str().ok(), &host) {
+    if !api.origins.allow(origin.to_str().ok(), host(request.headers(), request.uri())) {
         let message = "pages of this origin may not call; add it to `origins` in the configuration";
         return Problem::from(Refusal::new(ErrorCode::PermissionDenied, message)).into_response();
     }

@@ -15,11 +15,9 @@ use xpush_protocol::{
     Binary, ChannelName, Cursor, Error, ErrorCode, EventName, HistoryPage, Json as Data, MessageId,
     PresenceList,
 };
+use xpush_transports::host;
 
-use super::{
-    Api, CHANNELS_PER_PUBLISH, Problem,
-    access::{Caller, host},
-};
+use super::{Api, CHANNELS_PER_PUBLISH, Problem, access::Caller};
 use crate::{
     auth::Permission,
     node::HistoryQuery,
@@ -31,7 +29,7 @@ use crate::{
 pub(super) async fn transports(State(api): State<Api>, request: Request) -> Response {
     let secure = request.extensions().get::<super::server::Secure>().is_some();
     let host = host(request.headers(), request.uri());
-    ([(header::CACHE_CONTROL, "no-store")], Json((api.transports)(&host, secure))).into_response()
+    ([(header::CACHE_CONTROL, "no-store")], Json((api.transports)(host, secure))).into_response()
 }
 
 /// `POST /v1/publish`: one message, many channels.

@@ -25,6 +25,8 @@ pub mod websocket;
 pub mod webtransport;
 
 pub use admission::{Admission, Permit, Refused};
+#[cfg(any(feature = "websocket", feature = "longpoll"))]
+pub use refusal::host;
 
 use std::{future::Future, net::SocketAddr, time::Duration};
 

@@ -2,7 +2,7 @@
 //! whether its request or its command was refused.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header, uri::Authority};
 use http_body_util::Full;
 use xpush_protocol::{Codec, Error, ErrorCode, ServerFrame};
 
@@ -71,7 +71,8 @@ pub(crate) fn origin<B>(request: &http::Request<B>) -> Option<String> {
 }
 
 /// The host that the request was sent to: HTTP/1.1's Host, HTTP/2's `:authority`.
-pub(crate) fn host<B>(request: &http::Request<B>) -> &str {
-    let header = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    header.or_else(|| request.uri().authority().map(http::uri::Authority::as_str)).unwrap_or_default()
+#[must_use]
+pub fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> &'a str {
+    let header = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    header.or_else(|| uri.authority().map(Authority::as_str)).unwrap_or_default()
 }

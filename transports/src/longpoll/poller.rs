@@ -1,6 +1,6 @@
 //! The requests.
 
-use std::{collections::HashSet, error::Error, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{error::Error, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -9,10 +9,10 @@ use http_body_util::Full;
 use serde::Deserialize;
 use tokio::{
     sync::mpsc,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use xpush_protocol::{ClientFrame, CloseCode, Codec, Connect, ErrorCode};
+use xpush_protocol::{ClientFrame, Close, CloseCode, Codec, Connect, ErrorCode};
 
 use super::{
     Connection,
@@ -30,7 +30,7 @@ use crate::{
 /// better ask again later than hold a request.
 const ROOM_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long frames that were handed to a node that does not know the client may take to be answered.
+/// How long the answer to frames that were handed to a node that does not know the client waits for their session.
 const DETACHED_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a browser remembers that it may post here.
@@ -69,7 +69,7 @@ impl Poller {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let origin = origin(&request);
-        if !self.settings.origins.allow(origin.as_deref(), host(&request)) {
+        if !self.settings.origins.allow(origin.as_deref(), host(request.headers(), request.uri())) {
             return Refusal::origin(origin.as_deref().unwrap_or_default()).response();
         }
         let mut response = match *request.method() {
@@ -159,47 +159,38 @@ impl Poller {
         }
     }
 
-    /// Frames beside a poll that hangs on another node: a connection of their own takes them, for as long as it
-    /// takes to answer them.
+    /// Frames beside a poll that hangs on another node: a connection of their own takes them. It ends behind them,
+    /// so its session reads them all, whether or not somebody waits for what it says to them; the answer to this
+    /// request is what it said until it closed.
     async fn send_detached(
         &self,
         client: Client,
         state: State,
         frames: Vec<Bytes>,
     ) -> Result<Answer, Refusal> {
-        let mut unanswered: HashSet<u32> = frames.iter().filter_map(|frame| id(frame)).collect();
-        let connect = connect(state.into_checkpoint()?, true);
+        let mut bring = vec![connect(state.into_checkpoint()?, true)];
+        bring.extend(frames);
         let exchange = self.open(client).await?;
+        if !room(exchange.take(bring, None)).await? {
+            return Err(gone());
+        }
+        exchange
+            .end_reader(Closed::ByPeer { code: CloseCode::Normal, reason: "the frames were sent".into() });
         let deadline = Instant::now() + DETACHED_DEADLINE;
         let mut number = 0;
-        let mut bring = vec![connect];
-        bring.extend(frames);
         let mut answers = Vec::new();
         loop {
-            let Begun::Hangs(hung) = exchange.begin(number) else { break };
-            let poll = Poll {
-                state: None,
-                frames: std::mem::take(&mut bring),
-                send: false,
-                wait: deadline.saturating_duration_since(Instant::now()),
-            };
-            let Ok(Ok(answer)) = timeout_at(deadline, hang(&exchange, hung, poll)).await else { break };
-            for frame in answer.frames {
-                if let Some(id) = id(&frame) {
-                    unanswered.remove(&id);
-                }
-                // The client did not ask for this connection.
-                if !frame.starts_with(br#"{"connected":"#) {
-                    answers.push(frame);
-                }
-            }
+            let Begun::Hangs(mut hung) = exchange.begin(number) else { return Err(gone()) };
+            let left = deadline.saturating_duration_since(Instant::now());
+            let answer = hung.answer(left).await.ok_or_else(gone)?;
+            // The time is over. The session goes on without an audience: it may have frames left to read.
+            let late = answer.frames.is_empty();
+            answers.extend(answer.frames.into_iter().filter(|frame| !is_of_the_connection(frame)));
             match answer.state {
-                Some(state) if !unanswered.is_empty() && Instant::now() < deadline => number = state.number,
-                _ => break,
+                Some(state) if !late => number = state.number,
+                _ => return Ok(Answer { state: None, frames: answers }),
             }
         }
-        exchange.end(Closed::ByPeer { code: CloseCode::Normal, reason: "the frames were sent".into() });
-        Ok(Answer { state: None, frames: answers })
     }
 
     async fn open(&self, client: Client) -> Result<Arc<Exchange>, Refusal> {
@@ -276,12 +267,13 @@ fn connect(checkpoint: String, detached: bool) -> Bytes {
     }))
 }
 
-/// The id of a command or an answer, where an answer to it is due.
-fn id(frame: &[u8]) -> Option<u32> {
+/// Whether a frame is about a connection that the client did not ask for, and not about what it sent: that it began,
+/// or that it ended as it should.
+fn is_of_the_connection(frame: &[u8]) -> bool {
     #[derive(Deserialize)]
-    struct Body {
-        id: Option<u32>,
+    struct Closes {
+        close: Close,
     }
-    let outer: std::collections::BTreeMap<String, Body> = serde_json::from_slice(frame).ok()?;
-    outer.into_values().next()?.id.filter(|id| *id != 0)
+    frame.starts_with(br#"{"connected":"#)
+        || serde_json::from_slice(frame).is_ok_and(|Closes { close }| close.code == CloseCode::Normal)
 }

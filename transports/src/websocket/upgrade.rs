@@ -65,7 +65,7 @@ impl Upgrader {
         let mut response = create_response_with_body(request, Full::default)
             .map_err(|error| Refusal::bad_request(ErrorCode::Malformed, error.to_string()))?;
         let origin = origin(request);
-        if !self.settings.origins.allow(origin.as_deref(), host(request)) {
+        if !self.settings.origins.allow(origin.as_deref(), host(request.headers(), request.uri())) {
             return Err(Refusal::origin(origin.as_deref().unwrap_or_default()));
         }
         let codec = subprotocol(request)?;
