@@ -20,7 +20,7 @@ use xpush::{
     channel::Channels,
     config::{Access, Config, LogFormat},
     http::{self, Api, PeerAddress, server::Server},
-    log::{Embedded, Keep, KeepByNamespace, Log, Memory},
+    log::{Capacity, Embedded, Keep, KeepByNamespace, Log, Memory},
     metrics::Metrics,
     namespace::{Namespaces, Retention},
     node::{Limits, Node, Parts},
@@ -34,6 +34,9 @@ use document::Document;
 
 /// Channels in memory at once, over all namespaces without a durable log.
 const MEMORY_CHANNELS: usize = 1_000_000;
+/// Bytes of messages in memory at once, over the same namespaces: half of what the smallest machine that one would
+/// rent has, so that the connections and the store fit beside it.
+const MEMORY_BYTES: usize = 256 << 20;
 /// HTTP connections at once, whatever they carry; the files that a process may open are shared with the store.
 const SOCKETS_LIMIT: usize = 16_384;
 /// From SIGTERM until the clients have to be elsewhere.
@@ -216,7 +219,10 @@ fn node(config: &Config, access: Access) -> anyhow::Result<(Arc<Node>, Arc<Embed
             ping_interval: limits.ping_interval.duration(),
         },
         auth: access.auth,
-        recent: Arc::new(Memory::new(kept_in_memory(&namespaces), MEMORY_CHANNELS)),
+        recent: Arc::new(Memory::new(
+            kept_in_memory(&namespaces),
+            Capacity { channels: MEMORY_CHANNELS, bytes: MEMORY_BYTES },
+        )),
         durable: Arc::clone(&store) as Arc<dyn Log>,
         broker: Arc::new(broker::InProcess::new(Arc::clone(&channels))),
         presence: Arc::new(presence::InProcess::default()),

@@ -50,7 +50,10 @@ macro_rules! contract {
 }
 pub(super) use contract;
 
-contract!(memory, |keep| (std::sync::Arc::new(crate::log::Memory::new(keep, 10_000)) as _, Box::new(())));
+contract!(memory, |keep| {
+    let capacity = crate::log::Capacity { channels: 10_000, bytes: 64 << 20 };
+    (std::sync::Arc::new(crate::log::Memory::new(keep, capacity)) as _, Box::new(()))
+});
 #[cfg(feature = "embedded")]
 contract!(embedded, |keep| {
     let directory = tempfile::tempdir().unwrap();

@@ -19,7 +19,7 @@ use xpush_protocol::{ChannelName, Cursor, Epoch, Namespace};
 
 #[cfg(feature = "embedded")]
 pub use self::embedded::Embedded;
-pub use self::memory::Memory;
+pub use self::memory::{Capacity, Memory};
 use crate::publication::{Draft, Publication};
 
 /// Keeps the publications of channels, in order.
