@@ -1,7 +1,10 @@
 //! What becomes of a client whose connection is not, or no longer, on the node that it polls.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
 use xpush_protocol::CloseCode;
 use xpush_transports::{Closed, Farewell, Lane, Outgoing, Reader as _, Writer as _};
 
@@ -56,10 +59,84 @@ async fn frames_that_are_sent_to_another_node_are_answered_there() {
         }
         write(&mut writer, &[r#"{"connected":{"id":0}}"#, r#"{"pong":{"id":5}}"#], "c1").await;
         write(&mut writer, &[r#"{"error":{"id":6,"code":"busy"}}"#], "c1").await;
-        reader.read().await
+        let end = reader.read().await;
+        within(writer.close(Farewell::new(CloseCode::Normal, ""))).await;
+        end
     });
     assert_eq!(answer, json!({"frames": [{"pong": {"id": 5}}, {"error": {"id": 6, "code": "busy"}}]}));
     assert!(matches!(end, Err(Closed::ByPeer { code: CloseCode::Normal, .. })), "{end:?}");
+}
+
+#[tokio::test]
+async fn frames_that_nobody_answers_are_read_to_the_last_before_the_request_is_answered() {
+    let (mut one, mut other) = (Node::new(), Node::new());
+    let (_reader, _writer, first) = one.connect().await;
+    let frames: Vec<_> = (0..64).map(|n| json!({"publish": {"id": 0, "n": n}})).collect();
+    let sent = json!({"state": first, "send": true, "frames": frames});
+    let poller = other.poller.clone();
+    let request = tokio::spawn(async move { post(&poller, &sent).await });
+    let (mut reader, mut writer) = accept(&mut other.listener).await;
+    assert!(reader.read().await.unwrap().starts_with(br#"{"connect":"#));
+    // A real session says this before it reads on, and its writer may see the request's end before its reader does.
+    write(&mut writer, &[r#"{"connected":{"id":0}}"#], "c1").await;
+    for frame in frames {
+        assert_eq!(reader.read().await.unwrap(), frame.to_string());
+    }
+    let end = reader.read().await.unwrap_err();
+    assert!(matches!(end, Closed::ByPeer { code: CloseCode::Normal, .. }), "{end:?}");
+    assert!(!request.is_finished(), "it waits for the session's end");
+    // What is said last is still told, and the connection's own end is not the client's.
+    write(&mut writer, &[r#"{"error":{"id":0,"code":"busy"}}"#], "c1").await;
+    within(writer.close(end.farewell())).await;
+    assert_eq!(request.await.unwrap(), json!({"frames": [{"error": {"id": 0, "code": "busy"}}]}));
+}
+
+#[tokio::test]
+async fn a_session_that_turns_sent_frames_away_says_so_in_the_answer() {
+    let (mut one, mut other) = (Node::new(), Node::new());
+    let (_reader, _writer, first) = one.connect().await;
+    let sent = json!({"state": first, "send": true, "frames": [{"publish": {"id": 0}}]});
+    let (answer, ()) = tokio::join!(post(&other.poller, &sent), async {
+        let (_reader, writer) = accept(&mut other.listener).await;
+        within(writer.close(Farewell::new(CloseCode::Draining, "the node leaves"))).await;
+    });
+    let close = json!({"close": {"code": 4001, "reason": "the node leaves", "reconnect": true}});
+    assert_eq!(answer, json!({ "frames": [close] }));
+}
+
+#[tokio::test]
+async fn frames_that_were_sent_to_a_session_that_vanishes_are_to_be_sent_again() {
+    let (mut one, mut other) = (Node::new(), Node::new());
+    let (_reader, _writer, first) = one.connect().await;
+    let sent = json!({"state": first, "send": true, "frames": [{"publish": {"id": 0}}]}).to_string();
+    let (refusal, ()) = tokio::join!(refused(&other.poller, sent), async {
+        let (_reader, mut writer) = accept(&mut other.listener).await;
+        write(&mut writer, &[r#"{"connected":{"id":0}}"#], "c1").await;
+    });
+    assert_eq!(refusal, (503, "busy".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_slow_with_sent_frames_reads_on_after_the_request_was_answered() {
+    let (mut one, mut other) = (Node::new(), Node::new());
+    let (_reader, _writer, first) = one.connect().await;
+    let frames = json!([{"ping": {"id": 5}}, {"publish": {"id": 0}}]);
+    let sent = json!({"state": first, "send": true, "frames": frames});
+    let begun = Instant::now();
+    let (answer, (mut reader, mut writer)) = tokio::join!(post(&other.poller, &sent), async {
+        let (mut reader, mut writer) = accept(&mut other.listener).await;
+        assert!(reader.read().await.unwrap().starts_with(br#"{"connect":"#));
+        assert_eq!(reader.read().await.unwrap(), r#"{"ping":{"id":5}}"#);
+        write(&mut writer, &[r#"{"pong":{"id":5}}"#], "c1").await;
+        (reader, writer)
+    });
+    assert_eq!(answer, json!({"frames": [{"pong": {"id": 5}}]}));
+    assert_eq!(begun.elapsed().as_secs(), 10);
+    assert_eq!(reader.read().await.unwrap(), r#"{"publish":{"id":0}}"#);
+    assert!(matches!(reader.read().await, Err(Closed::ByPeer { code: CloseCode::Normal, .. })));
+    // Nobody asks for it any more, but it is no reason to read no further.
+    let mut nothing = vec![Outgoing { bytes: Bytes::from_static(b"1"), lane: Lane::Control }];
+    assert!(timeout(Duration::from_secs(1), writer.write(&mut nothing)).await.is_err());
 }
 
 #[tokio::test]
