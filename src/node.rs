@@ -1,6 +1,11 @@
 //! One node: what all sessions and the HTTP API of this process share, and the way of a publication through it.
 //!
+//! `history` reads its logs for who asks, `tend` looks after what nobody waits for.
+//!
 //! Invariant: it knows backends by their traits only; who wires them is `main.rs`.
+
+mod history;
+mod tend;
 
 use std::{
     net::IpAddr,
@@ -15,43 +20,31 @@ use futures_util::{
     FutureExt as _,
     future::{BoxFuture, ready},
 };
-use tokio::time::{Instant, MissedTickBehavior, interval};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{trace, warn};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tracing::trace;
 use xpush_protocol::{
-    ChannelName, Cursor, Draining, ErrorCode, HistoryPage, Join, Leave, Limits as ClientLimits, Message,
-    Occupancy, ServerFrame, SessionId, Target,
+    ChannelName, Cursor, Draining, ErrorCode, Join, Leave, Limits as ClientLimits, Message, ServerFrame,
+    SessionId, Target,
 };
+
+pub use history::HistoryQuery;
 
 use crate::{
     auth::{ApiKey, Auth, Backend, Rights, SessionState},
     broker::{Broker, Carried},
     channel::Channels,
-    log::{Appended, From, HOLD, Log, LogError, Query},
+    log::{Appended, Log, LogError},
     metrics::Metrics,
     namespace::{Namespaces, Policy, Retention},
     presence::{List, Presence},
-    publication::{Draft, Publication, Publisher},
+    publication::{Draft, Publisher},
     rate::Rates,
-    session::{Departed, Refusal, Sessions, missed},
+    session::{Departed, Refusal, Sessions},
 };
 
-/// How often holes, departures and big channels' counts are looked at.
-const TEND_INTERVAL: Duration = Duration::from_millis(250);
-/// How long a publication may be under way before the log is read for it.
-const HOLE_PATIENCE: Duration = Duration::from_millis(200);
 /// Beyond this many sessions a channel tells its count once a second instead of every join and leave.
 const PRESENCE_EVENTS_LIMIT: u32 = 100;
-/// Publications in a page of history, at most and if not asked for.
-const HISTORY_LIMIT: u16 = 256;
-const HISTORY_DEFAULT: u16 = 50;
-/// Bytes of payload in a page of history, as far as they fit into a frame.
-const HISTORY_BYTES: usize = 1 << 20;
-/// In a page's frame: what is not a publication.
-const FRAME_OVERHEAD: usize = 1024;
-/// In a publication's JSON: its fields' names, numbers and punctuation.
-const PUBLICATION_OVERHEAD: usize = 160;
-
 /// What this node takes.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -92,22 +85,6 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
 }
 
-/// How many of these publications fit into one frame, one at least: a single one always does.
-fn fitting(channel: &ChannelName, publications: &[Arc<Publication>], frame: usize) -> usize {
-    let mut left = frame.saturating_sub(FRAME_OVERHEAD);
-    let fits = |publication: &&Arc<Publication>| {
-        let user = publication.user.as_ref().map_or(0, |user| user.as_str().len());
-        let names =
-            channel.as_str().len() + publication.message_id.as_str().len() + publication.event.as_str().len();
-        // Base64 makes four of three.
-        let size = publication.payload.len().div_ceil(3) * 4 + names + user + PUBLICATION_OVERHEAD;
-        let fits = size <= left;
-        left = left.saturating_sub(size);
-        fits
-    };
-    publications.iter().take_while(fits).count().max(1).min(publications.len())
-}
-
 /// One node.
 pub struct Node {
     pub name: String,
@@ -131,14 +108,6 @@ pub struct Node {
 
 /// A publish under way: its place, and whether the message was there already.
 pub type Publishing = BoxFuture<'static, Result<(Cursor, bool), Refusal>>;
-
-/// Which page of history.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct HistoryQuery {
-    pub cursor: Option<Cursor>,
-    pub backward: bool,
-    pub limit: Option<u16>,
-}
 
 impl Node {
     #[must_use]
@@ -243,50 +212,6 @@ impl Node {
         })
     }
 
-    /// A page of a channel's log; its `id` is 0.
-    pub async fn history(&self, channel: &ChannelName, query: HistoryQuery) -> Result<HistoryPage, Refusal> {
-        let policy = self.policy(channel)?;
-        if !policy.history {
-            let message = format!("the namespace `{}` has no history", channel.namespace());
-            return Err(Refusal::new(ErrorCode::NotSupported, message));
-        }
-        let HistoryQuery { cursor, backward, limit } = query;
-        let limit = limit.unwrap_or(HISTORY_DEFAULT);
-        if !(1..=HISTORY_LIMIT).contains(&limit) {
-            return Err(Refusal::new(ErrorCode::InvalidField, format!("`limit` is 1 to {HISTORY_LIMIT}")));
-        }
-        let log = self.log(policy);
-        let gap = match cursor {
-            Some(cursor) => {
-                let extent = log.extent(channel).await?;
-                // Backward, a place in this epoch misses nothing: what is no longer kept is the end.
-                if backward && cursor.epoch == extent.epoch { None } else { missed(channel, cursor, extent)? }
-            }
-            None => None,
-        };
-        let from = if backward {
-            // A place in another epoch is none in this one: begin at the newest.
-            From::Before(cursor.filter(|_| gap.is_none()).map(|cursor| cursor.offset))
-        } else {
-            From::After(gap.as_ref().map_or(cursor.map_or(0, |cursor| cursor.offset), |gap| gap.to))
-        };
-        let mut page = log.read(channel, Query { from, limit: limit.into(), bytes: HISTORY_BYTES }).await?;
-        page.publications.truncate(fitting(channel, &page.publications, self.limits.frame));
-        let extent = page.extent;
-        let next = page.publications.last().and_then(|last| {
-            let more = if backward { last.offset > extent.first } else { last.offset < extent.top };
-            more.then_some(Cursor { epoch: extent.epoch, offset: last.offset })
-        });
-        Ok(HistoryPage {
-            id: 0,
-            channel: channel.clone(),
-            publications: page.publications.iter().map(|publication| publication.to_frame(channel)).collect(),
-            top: Cursor { epoch: extent.epoch, offset: extent.top },
-            next,
-            gap,
-        })
-    }
-
     /// Who is in a channel.
     pub async fn list_presence(&self, channel: &ChannelName) -> Result<List, Refusal> {
         if !self.policy(channel)?.presence {
@@ -387,45 +312,5 @@ impl Node {
             let reconnect_in = (u64::from(millis / 2) * index as u64 / count as u64) as u32;
             ServerFrame::Draining(Draining { reconnect_in, close_in: millis })
         });
-    }
-
-    /// Looks after what nobody waits for: holes, sessions that did not return, counts of big channels.
-    pub async fn tend(self: Arc<Self>, cancel: CancellationToken) {
-        let mut ticks = interval(TEND_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut counted, mut held) = (Instant::now(), Instant::now());
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = cancel.cancelled() => return,
-            }
-            for departed in self.sessions.take_departed(Instant::now()) {
-                self.depart(departed).await;
-            }
-            let tell_counts = counted.elapsed() >= Duration::from_secs(1);
-            let hold = held.elapsed() >= HOLD / 4;
-            for channel in self.channels.all() {
-                if let Err(error) = channel.repair(HOLE_PATIENCE).await {
-                    warn!(channel = %channel.name(), %error, "a hole can't be read from the log yet");
-                }
-                if hold && !matches!(channel.policy().retention, Retention::Durable { .. }) {
-                    // What can go wrong here goes wrong for the next publisher too, who is told.
-                    let _ = channel.log().hold(channel.name()).await;
-                }
-                if tell_counts && let Some(occupancy) = channel.take_occupancy() {
-                    let channel_name = channel.name().clone();
-                    channel.tell_presence(&ServerFrame::Occupancy(Occupancy {
-                        channel: channel_name,
-                        occupancy,
-                    }));
-                }
-            }
-            if tell_counts {
-                counted = Instant::now();
-            }
-            if hold {
-                held = Instant::now();
-            }
-        }
     }
 }

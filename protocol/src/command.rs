@@ -116,7 +116,7 @@ pub struct Publish {
     #[cfg_attr(feature = "typescript", ts(optional, as = "Option<EventName>"))]
     pub event: EventName,
     /// The data, if it is JSON.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present")]
     pub data: Option<Json>,
     /// The data, if it is bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -133,7 +133,7 @@ pub struct Send {
     #[serde(default)]
     #[cfg_attr(feature = "typescript", ts(optional, as = "Option<EventName>"))]
     pub event: EventName,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present")]
     pub data: Option<Json>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binary: Option<Binary>,
@@ -193,9 +193,4 @@ pub struct Refresh {
 #[serde(deny_unknown_fields)]
 pub struct Ping {
     pub id: u32,
-}
-
-/// `"data": null` is data: the JSON value `null`, not an absent field.
-fn some<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
-    Json::deserialize(deserializer).map(Some)
 }

@@ -223,7 +223,7 @@ pub struct Publication {
     /// The publisher's id of it.
     pub message_id: MessageId,
     pub event: EventName,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present")]
     pub data: Option<Json>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binary: Option<Binary>,
@@ -245,7 +245,7 @@ pub struct Message {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<UserId>,
     pub event: EventName,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present")]
     pub data: Option<Json>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binary: Option<Binary>,
@@ -327,9 +327,4 @@ pub struct Close {
     pub reason: String,
     /// The client may connect again.
     pub reconnect: bool,
-}
-
-/// `"data": null` is data: the JSON value `null`, not an absent field.
-fn some<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
-    Json::deserialize(deserializer).map(Some)
 }

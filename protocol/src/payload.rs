@@ -82,6 +82,11 @@ impl Json {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// For a field that is there: `"data": null` is data, the JSON value `null`, and not an absent field.
+    pub fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
+        Self::deserialize(deserializer).map(Some)
+    }
 }
 
 impl fmt::Debug for Json {

@@ -43,7 +43,7 @@ pub(super) struct PublishBody {
     #[serde(default)]
     event: EventName,
     /// `null` is data, too.
-    #[serde(default, deserialize_with = "some")]
+    #[serde(default, deserialize_with = "Data::present")]
     data: Option<Data>,
     #[serde(default)]
     binary: Option<Binary>,
@@ -165,8 +165,4 @@ fn parse_channel(path: Result<Path<String>, PathRejection>) -> Result<ChannelNam
 
 fn invalid_name(error: xpush_protocol::NameError) -> Refusal {
     Refusal::new(ErrorCode::InvalidName, error.to_string())
-}
-
-fn some<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Data>, D::Error> {
-    Data::deserialize(deserializer).map(Some)
 }
