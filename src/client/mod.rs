@@ -29,6 +29,8 @@ const COMMANDS_CAPACITY: usize = 256;
 const EVENTS_CAPACITY: usize = 256;
 /// The driver says this often that it lives: under every server's `ping_interval` that makes sense.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// A server that was killed says nothing, on wires without a connection to break: two pings went unanswered.
+const SILENCE_LIMIT: Duration = Duration::from_secs(11);
 /// The driver's own commands, whose answers nobody waits for; callers count up from 1.
 const PING_ID: u32 = u32::MAX;
 /// Frames in one write.
@@ -148,9 +150,13 @@ async fn drive(
     let mut calls = Vec::new();
     // Not before the connection is greeted: `connect` comes first.
     let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
+    let mut heard = Instant::now();
     let closed = loop {
         tokio::select! {
             _ = pings.tick() => {
+                if heard.elapsed() > SILENCE_LIMIT {
+                    break Closed::Lost("the server is silent".into());
+                }
                 let ping = codec.encode(&ClientFrame::Ping(Ping { id: PING_ID }));
                 if let Err(closed) = writer.write(&mut vec![Outgoing { bytes: ping, lane: Lane::Control }]).await {
                     break closed;
@@ -176,6 +182,7 @@ async fn drive(
                     Err(closed) => break closed,
                 };
                 if matches!(frame, ServerFrame::Pong(Pong { id: PING_ID })) {
+                    heard = Instant::now();
                     continue;
                 }
                 match answered_id(&frame).and_then(|id| waiting.remove(&id)) {
@@ -185,6 +192,8 @@ async fn drive(
                         break Closed::Lost("closed here".into());
                     },
                 }
+                // After the caller took it: the time that a slow one takes is not the server's silence.
+                heard = Instant::now();
             }
         }
     };
