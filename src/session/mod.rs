@@ -115,7 +115,7 @@ async fn run<R: Reader, W: Writer>(
         ended = session.read_all(resume, &mut reader, &mut in_flight, &cancel) => (Some(ended), false),
         () = &mut writing => (outbox.farewell(), true),
     };
-    // Appends under way are finished whoever is gone: the log will have them, so the subscribers must.
+    // What is under way is awaited: the client may still be there to hear the answers.
     while let Some(answer) = in_flight.next().await {
         answer.iter().for_each(|answer| outbox.push_answer(answer));
     }
