@@ -1,0 +1,17 @@
+//! What a session promises, whatever the wire: here over the memory transport.
+
+mod delivery;
+#[path = "../harness/mod.rs"]
+mod harness;
+mod people;
+mod rights;
+
+use xpush::client::ClientError;
+use xpush_protocol::ErrorCode;
+
+fn code(error: ClientError) -> ErrorCode {
+    match error {
+        ClientError::Refused { code, .. } => code,
+        other => panic!("{other}"),
+    }
+}
