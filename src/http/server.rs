@@ -45,10 +45,10 @@ pub struct Secure;
 
 /// Why the server can't listen.
 #[derive(Debug, Error)]
-#[error("can't listen on {address} (TCP): {source}{hint}")]
+#[error("can't listen on {address} (TCP): {error}{hint}")]
 pub struct BindError {
     address: SocketAddr,
-    source: io::Error,
+    error: io::Error,
     hint: &'static str,
 }
 
@@ -67,8 +67,8 @@ impl Server {
         tls: Option<TlsAcceptor>,
         admission: Admission,
     ) -> Result<Self, BindError> {
-        let listener = listen(address).map_err(|source| {
-            let hint = match source.kind() {
+        let listener = listen(address).map_err(|error| {
+            let hint = match error.kind() {
                 io::ErrorKind::AddrInUse => {
                     ". Another program uses it: stop that one, or choose another port"
                 }
@@ -76,7 +76,7 @@ impl Server {
                 io::ErrorKind::AddrNotAvailable => ". This machine has no such address",
                 _ => "",
             };
-            BindError { address, source, hint }
+            BindError { address, error, hint }
         })?;
         Ok(Self { listener, tls, admission })
     }
