@@ -16,6 +16,7 @@ pub mod config;
 #[cfg(feature = "server")]
 pub mod http;
 pub mod log;
+pub mod membership;
 pub mod metrics;
 pub mod namespace;
 pub mod node;

@@ -32,19 +32,18 @@ pub use history::HistoryQuery;
 
 use crate::{
     auth::{ApiKey, Auth, Backend, Rights, SessionState},
-    broker::{Broker, Carried},
-    channel::Channels,
+    broker::{Broker, Carried, Inbox, Taken, Topic},
+    channel::{Channels, PRESENCE_EVENTS_LIMIT},
     log::{Appended, Log, LogError},
+    membership::{Membership, NodeId},
     metrics::Metrics,
     namespace::{Namespaces, Policy, Retention},
     presence::{List, Presence},
     publication::{Draft, Publisher},
     rate::Rates,
-    session::{Departed, Refusal, Sessions},
+    session::{Departed, Entering, Refusal, Sessions},
 };
 
-/// Beyond this many sessions a channel tells its count once a second instead of every join and leave.
-const PRESENCE_EVENTS_LIMIT: u32 = 100;
 /// What this node takes.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -72,28 +71,31 @@ impl Limits {
 
 /// What a node is made of.
 pub struct Parts {
-    pub name: String,
     pub namespaces: Namespaces,
     pub limits: Limits,
     pub auth: Auth,
-    pub channels: Arc<Channels>,
+    /// Where the broker puts what comes from other nodes; it names this one.
+    pub inbox: Arc<Inbox>,
     /// Keeps `recent` channels, and counts those of `none`.
     pub recent: Arc<dyn Log>,
     pub durable: Arc<dyn Log>,
     pub broker: Arc<dyn Broker>,
+    pub membership: Arc<dyn Membership>,
     pub presence: Arc<dyn Presence>,
     pub metrics: Arc<Metrics>,
 }
 
 /// One node.
 pub struct Node {
-    pub name: String,
+    pub id: NodeId,
     pub namespaces: Namespaces,
     pub limits: Limits,
     pub channels: Arc<Channels>,
     pub presence: Arc<dyn Presence>,
+    pub membership: Arc<dyn Membership>,
     pub metrics: Arc<Metrics>,
-    pub sessions: Sessions,
+    pub sessions: Arc<Sessions>,
+    inbox: Arc<Inbox>,
     auth: Auth,
     recent: Arc<dyn Log>,
     durable: Arc<dyn Log>,
@@ -112,17 +114,19 @@ pub type Publishing = BoxFuture<'static, Result<(Cursor, bool), Refusal>>;
 impl Node {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { name, namespaces, limits, auth, channels, recent, durable, broker, presence, metrics } =
+        let Parts { namespaces, limits, auth, inbox, recent, durable, broker, membership, presence, metrics } =
             parts;
         let rates = Rates::per_second(limits.publishes_per_second);
         Arc::new(Self {
-            name,
+            id: inbox.node().clone(),
             namespaces,
             limits,
-            channels,
+            channels: Arc::clone(&inbox.channels),
             presence,
+            membership,
             metrics,
-            sessions: Sessions::default(),
+            sessions: Arc::clone(&inbox.sessions),
+            inbox,
             auth,
             recent,
             durable,
@@ -165,14 +169,18 @@ impl Node {
             return Err(Refusal::new(ErrorCode::TooLarge, message));
         }
         let began = Instant::now();
-        let mut pending = self.log(policy).append(channel, draft).await?;
+        let log = self.log(policy);
+        let carried = log.carries();
+        let mut pending = log.append(channel, draft).await?;
         let (node, channel) = (Arc::clone(self), channel.clone());
         // A log in memory has answered already; what waits for a disk is no longer its publisher's alone.
         if let Some(appended) = (&mut pending).now_or_never() {
-            let published = node.published(channel, began, appended).await;
+            let published = node.published(channel, began, appended, carried).await;
             return Ok(ready(published).boxed());
         }
-        let task = self.publishing.spawn(async move { node.published(channel, began, pending.await).await });
+        let task = self
+            .publishing
+            .spawn(async move { node.published(channel, began, pending.await, carried).await });
         let lost =
             |error| Refusal::new(ErrorCode::Internal, format!("the publish was not finished: {error}"));
         Ok(async move { task.await.unwrap_or_else(|error| Err(lost(error))) }.boxed())
@@ -184,13 +192,21 @@ impl Node {
         channel: ChannelName,
         began: Instant,
         appended: Result<Appended, LogError>,
+        carried: bool,
     ) -> Result<(Cursor, bool), Refusal> {
         let appended = appended.inspect_err(|_| self.metrics.append_failed())?;
         self.metrics.appended(began.elapsed());
         let cursor = appended.cursor();
-        let Appended::New { epoch, publication } = appended else { return Ok((cursor, true)) };
+        let Appended::New { epoch, publication } = appended else {
+            // Who appended it may have died before it told anybody.
+            self.broker.publish(Carried::Top { channel, cursor }).await;
+            return Ok((cursor, true));
+        };
         trace!(%channel, offset = cursor.offset, "published");
-        self.broker.publish(Carried { channel, epoch, publication }).await;
+        self.channels.deliver(&channel, epoch, &publication);
+        if !carried {
+            self.broker.publish(Carried::Publication { channel, epoch, publication }).await;
+        }
         Ok((cursor, false))
     }
 
@@ -221,15 +237,28 @@ impl Node {
         Ok(self.presence.list(channel).await)
     }
 
-    /// Hands a private message to the sessions that are connected. Gives how many took it.
-    pub fn send(&self, to: &Target, message: Message) -> Result<u32, Refusal> {
-        match self.sessions.send(to, ServerFrame::Message(message)) {
+    /// Hands a private message to the sessions that are connected, here and at other nodes. Gives how many took it.
+    pub async fn send(&self, to: Target, message: Message) -> Result<u32, Refusal> {
+        let here = self.sessions.send(&to, ServerFrame::Message(message.clone()));
+        // A session is at one node, a user at many.
+        let elsewhere = match to {
+            Target::Session(_) if here > 0 => 0,
+            to => self.send_elsewhere(to, message).await,
+        };
+        match here + elsewhere {
             0 => Err(Refusal::new(
                 ErrorCode::NotConnected,
                 "nobody with that address is connected, or can take more",
             )),
             sessions => Ok(sessions),
         }
+    }
+
+    async fn send_elsewhere(&self, to: Target, message: Message) -> u32 {
+        let Some(answers) = self.inbox.expect_answers() else { return 0 };
+        let (from, request) = (self.id.clone(), answers.request);
+        let nodes = self.broker.publish(Carried::Message { to, message, from, request }).await;
+        answers.sum(nodes).await
     }
 
     /// The rights of a client: its token's, or those of nobody where nobody may come in.
@@ -263,37 +292,59 @@ impl Node {
         self.connections.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// A connection takes a session over, from an older one here or, if the session was known before, anywhere.
+    pub(crate) async fn attach(&self, entering: Entering<'_>, known: bool) {
+        let Entering { session, user, generation, .. } = entering;
+        self.sessions.attach(entering);
+        let of_session = self.broker.listen(Topic::Session(session.clone()));
+        let of_user = user.map(|user| self.broker.listen(Topic::User(user.clone())));
+        of_session.await;
+        if let Some(of_user) = of_user {
+            of_user.await;
+        }
+        if known {
+            self.broker.publish(Carried::Taken(Taken { session: session.clone(), generation })).await;
+        }
+    }
+
+    /// Listens to a channel; `unlisten` has to follow.
+    pub(crate) async fn listen(&self, channel: &ChannelName) {
+        self.broker.listen(Topic::Channel(channel.clone())).await;
+    }
+
+    pub(crate) fn unlisten(&self, channel: &ChannelName) {
+        self.broker.unlisten(&Topic::Channel(channel.clone()));
+    }
+
     /// A session is no longer in a channel by this connection.
     pub(crate) async fn leave(&self, channel: &ChannelName, session: &SessionId, connection: u64) {
         if let Some(left) = self.presence.leave(channel, session, connection).await {
             let (member, occupancy) = (left.member, left.occupancy);
-            self.tell_leave(Leave { channel: channel.clone(), member, occupancy });
+            let leave = Leave { channel: channel.clone(), member, occupancy };
+            self.tell_presence(channel.clone(), occupancy, ServerFrame::Leave(leave)).await;
         }
     }
 
-    /// A session that will not return leaves its channels.
+    /// A connection whose session will not return, or goes on by another, leaves its channels.
     pub(crate) async fn depart(&self, departed: Departed) {
+        self.broker.unlisten(&Topic::Session(departed.session.clone()));
+        if let Some(user) = &departed.user {
+            self.broker.unlisten(&Topic::User(user.clone()));
+        }
         for channel in &departed.channels {
             self.leave(channel, &departed.session, departed.connection).await;
         }
     }
 
-    pub(crate) fn tell_join(&self, join: Join) {
-        let (name, occupancy) = (join.channel.clone(), join.occupancy);
-        self.tell_presence(&name, occupancy, ServerFrame::Join(join));
+    pub(crate) async fn tell_join(&self, join: Join) {
+        self.tell_presence(join.channel.clone(), join.occupancy, ServerFrame::Join(join)).await;
     }
 
-    fn tell_leave(&self, leave: Leave) {
-        let (name, occupancy) = (leave.channel.clone(), leave.occupancy);
-        self.tell_presence(&name, occupancy, ServerFrame::Leave(leave));
-    }
-
-    fn tell_presence(&self, name: &ChannelName, occupancy: u32, frame: ServerFrame) {
-        let Some(channel) = self.channels.get(name) else { return };
-        if occupancy > PRESENCE_EVENTS_LIMIT {
-            channel.note_occupancy(occupancy);
-        } else {
-            channel.tell_presence(&frame);
+    async fn tell_presence(&self, channel: ChannelName, occupancy: u32, frame: ServerFrame) {
+        self.channels.tell_presence(&channel, occupancy, &frame);
+        // Of a big channel the others are told once a second, by `tend`, unless nobody is left here to count.
+        if occupancy <= PRESENCE_EVENTS_LIMIT || self.channels.get(&channel).is_none() {
+            self.broker.publish(Carried::Presence { channel, occupancy, frame }).await;
         }
     }
 

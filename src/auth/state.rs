@@ -31,6 +31,9 @@ pub struct SessionState {
     pub vector: Vec<(ChannelName, Cursor)>,
     /// Seconds since 1970.
     pub issued: u64,
+    /// Of the connection that it was given to: the session's next one has a higher one, at whichever node.
+    #[serde(default)]
+    pub generation: u64,
 }
 
 /// Seals states and opens them.
@@ -116,6 +119,7 @@ mod tests {
                 })
                 .collect(),
             issued: 1_700_000_000,
+            generation: 3,
         }
     }
 
@@ -125,8 +129,14 @@ mod tests {
         assert_eq!(StateSealer::new(&[8; 32]).open(&sealed), Err(StateError::Seal));
         let (sealer, state) = (StateSealer::new(&[7; 32]), state(3));
         assert_eq!(sealer.open(&sealer.seal(&state)), Ok(state));
-        let bare =
-            SessionState { session: SessionId::random(), user: None, token: None, vector: vec![], issued: 0 };
+        let bare = SessionState {
+            session: SessionId::random(),
+            user: None,
+            token: None,
+            vector: vec![],
+            issued: 0,
+            generation: 0,
+        };
         assert_eq!(sealer.open(&sealer.seal(&bare)), Ok(bare));
     }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use xpush_protocol::{ChannelName, Codec, ServerFrame};
+use xpush_protocol::{ChannelName, Codec, Message, ServerFrame};
 
 use crate::publication::Publication;
 
@@ -32,6 +32,15 @@ impl Encoded {
 
     fn from_source(source: Source) -> Self {
         Self { source, json: OnceLock::new(), messagepack: OnceLock::new() }
+    }
+
+    /// The private message, if it is one.
+    #[must_use]
+    pub fn message(&self) -> Option<Message> {
+        match &self.source {
+            Source::Frame(ServerFrame::Message(message)) => Some(message.clone()),
+            Source::Frame(_) | Source::Publication(..) => None,
+        }
     }
 
     /// The frame in this codec; the first caller pays for it.

@@ -19,6 +19,7 @@ use xpush_transports::Lane;
 
 pub use encoded::Encoded;
 pub use table::Channels;
+pub(crate) use table::PRESENCE_EVENTS_LIMIT;
 
 use crate::{
     log::{From, Log, LogError, Query},
@@ -52,10 +53,19 @@ struct State {
     early: BTreeMap<u64, Early>,
     /// Since when `early` waits for a publication that did not come.
     hole_since: Option<Instant>,
-    /// The newest of those that `early` had no room for.
+    /// The newest of those that `early` had no room for, or that the channel only heard of.
     turned_away: u64,
+    /// Something of another epoch came: the log has to say which one holds.
+    doubted: bool,
     /// The count that `Occupancy` last told, where the channel is too big for single events.
     pending_occupancy: Option<u32>,
+}
+
+impl State {
+    fn doubt(&mut self) {
+        self.doubted = true;
+        self.hole_since.get_or_insert_with(Instant::now);
+    }
 }
 
 struct Early {
@@ -163,8 +173,9 @@ impl Channel {
                     return;
                 }
             }
+            // Of a newer epoch, or late and of an older one: only the log knows.
             Some(_) => {
-                self.change_epoch(&mut state, Cursor { epoch, offset });
+                state.doubt();
                 return;
             }
             None => {}
@@ -177,28 +188,56 @@ impl Channel {
         state.hole_since.get_or_insert_with(Instant::now);
     }
 
+    /// Takes note that the log has the channel up to here: what is missing did not come, and is read from the log.
+    pub fn note_top(&self, top: Cursor) {
+        let mut state = self.state();
+        match state.delivered {
+            Some(delivered) if delivered.epoch == top.epoch => {
+                if top.offset > delivered.offset {
+                    state.turned_away = state.turned_away.max(top.offset);
+                    state.hole_since.get_or_insert_with(Instant::now);
+                }
+            }
+            Some(_) => state.doubt(),
+            // `load` will ask the log.
+            None => {}
+        }
+    }
+
     /// Reads from the log what did not come, if a hole is older than `patience`. Gives whether one is left.
     pub async fn repair(&self, patience: std::time::Duration) -> Result<bool, LogError> {
         let from = {
             let state = self.state();
             match (state.hole_since, state.delivered) {
                 (None, _) => return Ok(false),
-                (Some(since), Some(delivered)) if since.elapsed() >= patience => delivered,
+                (Some(since), Some(delivered)) if state.doubted || since.elapsed() >= patience => delivered,
                 _ => return Ok(true),
             }
         };
         let page = self.log.read(&self.name, Query { from: From::After(from.offset), ..REPAIR_PAGE }).await?;
         let epoch = page.extent.epoch;
+        self.state().doubted = false;
         if page.extent.first > from.offset + 1 || epoch != from.epoch {
             // What is missing is gone from the log too: every subscriber finds the same gap when it reads on.
             let mut state = self.state();
             let end = page.extent.first.saturating_sub(1);
             self.change_epoch(&mut state, Cursor { epoch, offset: end });
+            // The page was asked for in the numbers of another epoch: what this one has is read next.
+            if page.extent.top > end {
+                state.turned_away = page.extent.top;
+                state.hole_since = Some(Instant::now());
+            }
         }
         for publication in &page.publications {
             self.deliver(epoch, publication);
         }
-        Ok(self.state().hole_since.is_some())
+        let mut state = self.state();
+        if state.delivered.is_some_and(|at| at.epoch == epoch && at.offset >= page.extent.top) {
+            // Whoever spoke of more than the log has will say so again, if it is true.
+            state.turned_away = 0;
+        }
+        self.hand_out_early(&mut state);
+        Ok(state.hole_since.is_some())
     }
 
     /// Tells the subscribers who may know it that somebody came or went.
@@ -246,8 +285,9 @@ impl Channel {
                 self.hand_out(state, early.epoch, &early.publication);
             }
         }
-        let whole =
-            state.early.is_empty() && state.delivered.is_some_and(|at| at.offset >= state.turned_away);
+        let whole = !state.doubted
+            && state.early.is_empty()
+            && state.delivered.is_some_and(|at| at.offset >= state.turned_away);
         state.hole_since = if whole { None } else { Some(Instant::now()) };
     }
 
@@ -257,6 +297,7 @@ impl Channel {
         state.delivered = Some(now);
         state.early.clear();
         state.turned_away = 0;
+        state.doubted = false;
         state.hole_since = None;
         for (_, subscriber) in &state.subscribers {
             subscriber.outbox.fall_behind(subscriber.delivery);

@@ -6,13 +6,16 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use xpush_protocol::{ChannelName, Epoch};
+use xpush_protocol::{ChannelName, Epoch, ServerFrame};
 
 use super::{Channel, SubscriberKey};
 use crate::{log::Log, namespace::Policy, publication::Publication};
 
 /// A power of two: two cores seldom want the same shard.
 const SHARDS: usize = 64;
+
+/// Beyond this many sessions a channel tells its count once a second instead of every join and leave.
+pub(crate) const PRESENCE_EVENTS_LIMIT: u32 = 100;
 
 type Shard = HashMap<ChannelName, Arc<Channel>>;
 
@@ -65,6 +68,16 @@ impl Channels {
     pub fn deliver(&self, name: &ChannelName, epoch: Epoch, publication: &Arc<Publication>) {
         if let Some(channel) = self.get(name) {
             channel.deliver(epoch, publication);
+        }
+    }
+
+    /// Tells the subscribers here that somebody came or went; those of a big channel, how many are there.
+    pub fn tell_presence(&self, name: &ChannelName, occupancy: u32, frame: &ServerFrame) {
+        let Some(channel) = self.get(name) else { return };
+        if occupancy > PRESENCE_EVENTS_LIMIT {
+            channel.note_occupancy(occupancy);
+        } else {
+            channel.tell_presence(frame);
         }
     }
 

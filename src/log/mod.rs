@@ -36,6 +36,11 @@ pub trait Log: Send + Sync + 'static {
         draft: Draft,
     ) -> BoxFuture<'a, Result<Pending, LogError>>;
 
+    /// Whether what it appends is on its way to the other nodes by itself; else the broker has to carry it.
+    fn carries(&self) -> bool {
+        false
+    }
+
     /// A page of what is there, and what that is part of. Never more than the log has made durable.
     fn read<'a>(&'a self, channel: &'a ChannelName, query: Query) -> BoxFuture<'a, Result<Page, LogError>>;
 

@@ -41,7 +41,10 @@ impl Session {
                     Err(refusal) => Err((refusal, Some(channel))),
                 }
             }
-            ClientFrame::Send(command) => self.send(command).map_err(|refusal| (refusal, None)),
+            ClientFrame::Send(command) => match self.send(command) {
+                Ok(later) => return Some(later),
+                Err(refusal) => Err((refusal, None)),
+            },
             ClientFrame::History(command) => {
                 let channel = command.channel.clone();
                 match self.history(command) {
@@ -87,7 +90,7 @@ impl Session {
         .boxed())
     }
 
-    fn send(&mut self, command: Send) -> Result<ServerFrame, Refusal> {
+    fn send(&mut self, command: Send) -> Result<Later, Refusal> {
         let Send { id, to, event, data, binary } = command;
         self.refuse_expired()?;
         if !self.rights.may_send(&to) {
@@ -98,8 +101,14 @@ impl Session {
         }
         let (data, binary) = payload(data, binary)?.into_fields();
         let (session, user) = (Some(self.id.clone()), self.user().cloned());
-        let sessions = self.node.send(&to, Message { session, user, event, data, binary })?;
-        Ok(ServerFrame::Sent(Sent { id, sessions }))
+        let (node, message) = (Arc::clone(&self.node), Message { session, user, event, data, binary });
+        Ok(async move {
+            match node.send(to, message).await {
+                Ok(sessions) => Some(ServerFrame::Sent(Sent { id, sessions })),
+                Err(refusal) => Some(ServerFrame::Error(refusal.into_frame(Some(id), None))),
+            }
+        }
+        .boxed())
     }
 
     fn history(&self, command: History) -> Result<Later, Refusal> {

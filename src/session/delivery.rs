@@ -123,6 +123,7 @@ pub(super) struct Checkpoints {
     session: SessionId,
     user: Option<UserId>,
     token: Arc<Mutex<Option<String>>>,
+    generation: u64,
 }
 
 impl Checkpoints {
@@ -132,11 +133,12 @@ impl Checkpoints {
             session: session.id.clone(),
             user: session.user().cloned(),
             token: Arc::clone(&session.token),
+            generation: session.generation,
         })
     }
 
     fn at(&self, node: &Node, vector: Vec<(ChannelName, Cursor)>) -> Outgoing {
-        let Self { session, user, token } = self;
+        let Self { session, user, token, generation } = self;
         let token = token.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let state = SessionState {
             session: session.clone(),
@@ -144,6 +146,7 @@ impl Checkpoints {
             token,
             vector,
             issued: now() / 1000,
+            generation: *generation,
         };
         Outgoing { bytes: node.seal_state(&state).into(), lane: Lane::Checkpoint }
     }

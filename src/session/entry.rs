@@ -8,7 +8,7 @@ use xpush_protocol::{
 };
 use xpush_transports::{Farewell, Lane, Outgoing, Peer, Reader, Writer};
 
-use super::{Outbox, Refusal, Session, now};
+use super::{Entering, Outbox, Refusal, Session, now};
 use crate::{auth::SessionState, node::Node, publication::Publisher};
 
 /// A connection that is not let in.
@@ -70,6 +70,7 @@ pub(super) async fn enter(
     }
     let id = connect.id;
     let (session, vector) = identify(node, peer, codec, &connect)
+        .await
         .map_err(|refusal| Turned::refused(codec, Some(id), refusal, CloseCode::Unauthenticated))?;
     let agent = connect.agent.as_deref().unwrap_or("");
     info!(session = %session.id, user = ?session.user(), agent, "connected");
@@ -80,7 +81,7 @@ pub(super) async fn enter(
 type Vector = Vec<(ChannelName, Option<Cursor>)>;
 
 /// Who it is, by token, state, or the leave to be nobody.
-fn identify(
+async fn identify(
     node: &Arc<Node>,
     peer: &Peer,
     codec: Codec,
@@ -95,18 +96,23 @@ fn identify(
     // A session belongs to who began it: with the state of somebody else one gets a session of one's own.
     let known = state.filter(|state| state.user.as_ref() == rights.user());
     let vector = vector(connect, known.as_ref());
+    let generation = known.as_ref().map_or(0, |state| state.generation) + 1;
+    let is_known = known.is_some();
     let id = known.map_or_else(SessionId::random, |state| state.session);
     let outbox = Arc::new(Outbox::new(codec));
     // Before the first answer, and the state that goes with it, can be written.
     outbox.resume(vector.iter().filter_map(|(channel, cursor)| Some((channel.clone(), (*cursor)?))));
     let connection = node.next_connection();
     if !connect.detached {
-        node.sessions.attach(&id, rights.user(), connection, &outbox);
+        let user = rights.user();
+        let entering = Entering { session: &id, user, connection, generation, outbox: &outbox };
+        node.attach(entering, is_known).await;
     }
     let session = Session {
         node: Arc::clone(node),
         id: id.clone(),
         connection,
+        generation,
         detached: connect.detached,
         // A client without a user is known by its session.
         publisher: rights.user().map_or_else(|| Publisher::session(&id), Publisher::user),
@@ -143,13 +149,14 @@ impl Session {
             token: None,
             vector: vec![],
             issued: now() / 1000,
+            generation: self.generation,
         };
         self.outbox.push_answer(&ServerFrame::Connected(Connected {
             id,
             session: self.id.clone(),
             state: node.seal_state(&state),
             user: self.user().cloned(),
-            node: node.name.clone(),
+            node: node.id.to_string(),
             expires_in: self.expires_in(),
             ping_interval: node.limits.ping_interval.as_millis() as u32,
             limits: node.limits.for_clients(),

@@ -38,7 +38,7 @@ pub(crate) use command::now;
 pub(crate) use command::payload;
 pub use outbox::{DeliveryKey, Outbox};
 pub use refusal::Refusal;
-pub use registry::{Departed, LINGER, Sessions};
+pub use registry::{Departed, Entering, LINGER, Sessions};
 pub(crate) use subscription::missed;
 
 use crate::{auth::Rights, node::Node, publication::Publisher};
@@ -140,6 +140,8 @@ struct Session {
     id: SessionId,
     /// Tells this connection's leases and registration from those of an older or newer one of the same session.
     connection: u64,
+    /// Tells other nodes which of two connections of this session is the newer one.
+    generation: u64,
     /// A connection beside the session's own, which only sends.
     detached: bool,
     rights: Rights,

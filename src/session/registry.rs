@@ -8,11 +8,11 @@ use std::{
 };
 
 use tokio::time::Instant;
-use xpush_protocol::{ChannelName, CloseCode, ServerFrame, SessionId, Target, UserId};
+use xpush_protocol::{ChannelName, CloseCode, Message, ServerFrame, SessionId, Target, UserId};
 use xpush_transports::Farewell;
 
 use super::Outbox;
-use crate::channel::Encoded;
+use crate::{broker::Taken, channel::Encoded};
 
 /// How long a session is waited for after its wire broke.
 pub const LINGER: Duration = Duration::from_secs(10);
@@ -22,6 +22,17 @@ const MAILBOX_CAPACITY: usize = 64;
 /// The sessions of this node.
 #[derive(Default)]
 pub struct Sessions(Mutex<Tables>);
+
+/// A connection that takes a session over.
+#[derive(Clone, Copy)]
+pub struct Entering<'a> {
+    pub(crate) session: &'a SessionId,
+    pub(crate) user: Option<&'a UserId>,
+    pub(super) connection: u64,
+    /// Higher than that of every earlier connection of the session.
+    pub(crate) generation: u64,
+    pub(super) outbox: &'a Arc<Outbox>,
+}
 
 #[derive(Default)]
 struct Tables {
@@ -34,6 +45,8 @@ struct Tables {
 
 struct Present {
     connection: u64,
+    generation: u64,
+    user: Option<UserId>,
     outbox: Arc<Outbox>,
     /// Its rights have expired: nothing private reaches it.
     muted: bool,
@@ -41,15 +54,18 @@ struct Present {
 
 struct Absent {
     connection: u64,
+    generation: u64,
     user: Option<UserId>,
     channels: Vec<ChannelName>,
     mailbox: VecDeque<Arc<Encoded>>,
     until: Instant,
 }
 
-/// A session whose time ran out: it leaves its channels.
+/// A connection whose session's time ran out, or goes on by another: it leaves its channels. There is one for every
+/// connection that was attached.
 pub struct Departed {
     pub session: SessionId,
+    pub user: Option<UserId>,
     pub connection: u64,
     pub channels: Vec<ChannelName>,
 }
@@ -67,13 +83,8 @@ pub(super) struct Remains<'a> {
 
 impl Sessions {
     /// A connection takes the session over: an older one of it is told so, and what waited for it is handed on.
-    pub(super) fn attach(
-        &self,
-        session: &SessionId,
-        user: Option<&UserId>,
-        connection: u64,
-        outbox: &Arc<Outbox>,
-    ) {
+    pub(crate) fn attach(&self, entering: Entering<'_>) {
+        let Entering { session, user, connection, generation, outbox } = entering;
         let mut tables = self.tables();
         if let Some(user) = user {
             tables.by_user.entry(user.clone()).or_default().insert(session.clone());
@@ -81,11 +92,12 @@ impl Sessions {
         if let Some(absent) = tables.absent.remove(session) {
             hand_on(&absent.mailbox, outbox);
             // What is not taken up anew is left.
-            let Absent { connection, channels, .. } = absent;
-            let departed = Departed { session: session.clone(), connection, channels };
+            let Absent { connection, user, channels, .. } = absent;
+            let departed = Departed { session: session.clone(), user, connection, channels };
             tables.replaced.push((Instant::now() + LINGER, departed));
         }
-        let present = Present { connection, outbox: Arc::clone(outbox), muted: false };
+        let present =
+            Present { connection, generation, user: user.cloned(), outbox: Arc::clone(outbox), muted: false };
         if let Some(older) = tables.present.insert(session.clone(), present) {
             hand_on(&older.outbox.take_messages(), outbox);
             older
@@ -106,21 +118,49 @@ impl Sessions {
                     Some(newer) => hand_on(&messages, &newer.outbox),
                     None => tables.keep(session, messages),
                 }
-                let departed = Departed { session: session.clone(), connection, channels };
+                let user = user.cloned();
+                let departed = Departed { session: session.clone(), user, connection, channels };
                 tables.replaced.push((Instant::now() + LINGER, departed));
                 return None;
             }
         }
-        tables.present.remove(session);
+        let generation = tables.present.remove(session).map_or(0, |present| present.generation);
         if !may_return {
             tables.forget_user(user, session);
-            return Some(Departed { session: session.clone(), connection, channels });
+            return Some(Departed { session: session.clone(), user: user.cloned(), connection, channels });
         }
         messages.truncate(MAILBOX_CAPACITY);
         let until = Instant::now() + LINGER;
-        let absent = Absent { connection, user: user.cloned(), channels, mailbox: messages, until };
+        let user = user.cloned();
+        let absent = Absent { connection, generation, user, channels, mailbox: messages, until };
         tables.absent.insert(session.clone(), absent);
         None
+    }
+
+    /// A session goes on at another node: what is left of it here ends. Gives the private messages that wait for it.
+    pub(crate) fn hand_over(&self, taken: &Taken) -> Vec<Message> {
+        let mut tables = self.tables();
+        let session = &taken.session;
+        let mut waiting = VecDeque::new();
+        if tables.present.get(session).is_some_and(|present| present.generation < taken.generation)
+            && let Some(present) = tables.present.remove(session)
+        {
+            waiting = present.outbox.take_messages();
+            tables.forget_user(present.user.as_ref(), session);
+            let reason = "the session goes on at another node";
+            present.outbox.close(Farewell::new(CloseCode::Replaced, reason));
+        }
+        if tables.absent.get(session).is_some_and(|absent| absent.generation < taken.generation)
+            && let Some(absent) = tables.absent.remove(session)
+        {
+            let Absent { connection, user, channels, mailbox, .. } = absent;
+            tables.forget_user(user.as_ref(), session);
+            waiting.extend(mailbox);
+            let departed = Departed { session: session.clone(), user, connection, channels };
+            // Only once the other node has taken its places up, or it would leave and join.
+            tables.replaced.push((Instant::now() + LINGER, departed));
+        }
+        waiting.iter().filter_map(|waiting| waiting.message()).collect()
     }
 
     /// Whether private messages reach this connection's session.
@@ -147,7 +187,8 @@ impl Sessions {
             .filter_map(|session| {
                 let absent = tables.absent.remove(&session)?;
                 tables.forget_user(absent.user.as_ref(), &session);
-                Some(Departed { session, connection: absent.connection, channels: absent.channels })
+                let Absent { connection, user, channels, .. } = absent;
+                Some(Departed { session, user, connection, channels })
             })
             .collect();
         replaced.into_iter().map(|(_, departed)| departed).chain(absent).collect()

@@ -36,6 +36,7 @@ impl Subscription {
     /// Takes the session out of the fan-out; its presence is another matter.
     pub(super) fn end(self, node: &Node, outbox: &Outbox) {
         node.channels.leave(&self.channel, self.subscriber);
+        node.unlisten(self.channel.name());
         outbox.end(self.delivery);
     }
 }
@@ -86,6 +87,7 @@ impl Session {
         // Noted before anything is waited for: a session that ends meanwhile finds what to clean up.
         let subscription = Subscription { channel: Arc::clone(&channel), subscriber, delivery };
         self.subscriptions.insert(name.clone(), subscription);
+        node.listen(name).await;
         let start = match start(&channel, cursor, last).await {
             Ok(start) => start,
             Err(refusal) => {
@@ -101,7 +103,7 @@ impl Session {
             let joined = node.presence.join(name, member.clone(), self.connection).await;
             occupancy = presence.then_some(joined.occupancy);
             if joined.new {
-                node.tell_join(Join { channel: name.clone(), member, occupancy: joined.occupancy });
+                node.tell_join(Join { channel: name.clone(), member, occupancy: joined.occupancy }).await;
             }
         }
         let answer = ServerFrame::Subscribed(Subscribed {

@@ -1,0 +1,285 @@
+//! What travels between nodes, and how it looks on the way.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use xpush_protocol::{
+    Binary, ChannelName, Codec, Cursor, Epoch, EventName, Json, Message, MessageId, Payload, ServerFrame,
+    SessionId, Target, UserId,
+};
+
+use super::Topic;
+use crate::{membership::NodeId, publication::Publication};
+
+/// Something on its way to the other nodes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Carried {
+    /// A publication that the log has.
+    Publication {
+        channel: ChannelName,
+        epoch: Epoch,
+        publication: Arc<Publication>,
+    },
+    /// The log has the channel up to here; somebody may not have heard of it.
+    Top {
+        channel: ChannelName,
+        cursor: Cursor,
+    },
+    /// Somebody came or went: `join`, `leave` or `occupancy`.
+    Presence {
+        channel: ChannelName,
+        occupancy: u32,
+        frame: ServerFrame,
+    },
+    /// A private message. Every node that gets it tells `from` how many sessions took it (`Accepted`).
+    Message {
+        to: Target,
+        message: Message,
+        from: NodeId,
+        request: u64,
+    },
+    Accepted {
+        node: NodeId,
+        request: u64,
+        sessions: u32,
+    },
+    /// A session goes on at another node.
+    Taken(Taken),
+}
+
+/// A session goes on at another node: connections of it that began earlier are over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    pub session: SessionId,
+    /// Of the connection that took it: older ones have a lower one.
+    pub generation: u64,
+}
+
+impl Carried {
+    /// Whom it concerns.
+    #[must_use]
+    pub fn topic(&self) -> Topic {
+        match self {
+            Self::Publication { channel, .. }
+            | Self::Top { channel, .. }
+            | Self::Presence { channel, .. } => Topic::Channel(channel.clone()),
+            Self::Message { to: Target::Session(session), .. } => Topic::Session(session.clone()),
+            Self::Message { to: Target::User(user), .. } => Topic::User(user.clone()),
+            Self::Accepted { node, .. } => Topic::Node(node.clone()),
+            Self::Taken(taken) => Topic::Session(taken.session.clone()),
+        }
+    }
+}
+
+/// The version of what follows it: nodes of two versions share a broker while a cluster is upgraded, and what is of
+/// another version is lost, which the log makes good.
+const FORMAT: u8 = 1;
+
+/// On the way. A frame of the protocol travels as its own JSON; data as its publisher wrote it.
+#[derive(Serialize, Deserialize)]
+enum Packed<'a> {
+    #[serde(borrow)]
+    Publication(PackedPublication<'a>),
+    Top {
+        channel: ChannelName,
+        epoch: u32,
+        offset: u64,
+    },
+    Presence {
+        channel: ChannelName,
+        occupancy: u32,
+        frame: String,
+    },
+    Message {
+        to: Target,
+        frame: String,
+        from: NodeId,
+        request: u64,
+    },
+    Accepted {
+        node: NodeId,
+        request: u64,
+        sessions: u32,
+    },
+    Taken(Taken),
+}
+
+#[derive(Serialize, Deserialize)]
+struct PackedPublication<'a> {
+    channel: ChannelName,
+    epoch: u32,
+    offset: u64,
+    message_id: MessageId,
+    event: EventName,
+    binary: bool,
+    #[serde(with = "serde_bytes_slice", borrow)]
+    data: &'a [u8],
+    user: Option<UserId>,
+    time: u64,
+}
+
+/// Bytes as bytes, not as a list of numbers, and read without a copy.
+mod serde_bytes_slice {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'de [u8], D::Error> {
+        <&[u8]>::deserialize(deserializer)
+    }
+}
+
+impl Carried {
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        // JSON is text.
+        let frame = |frame: &ServerFrame| String::from_utf8_lossy(&Codec::Json.encode(frame)).into_owned();
+        let packed = match self {
+            Self::Publication { channel, epoch, publication } => {
+                let (binary, data): (_, &[u8]) = match &publication.payload {
+                    Payload::Json(json) => (false, json.as_str().as_bytes()),
+                    Payload::Binary(binary) => (true, &binary.0),
+                };
+                Packed::Publication(PackedPublication {
+                    channel: channel.clone(),
+                    epoch: epoch.0,
+                    offset: publication.offset,
+                    message_id: publication.message_id.clone(),
+                    event: publication.event.clone(),
+                    binary,
+                    data,
+                    user: publication.user.clone(),
+                    time: publication.time,
+                })
+            }
+            Self::Top { channel, cursor } => {
+                Packed::Top { channel: channel.clone(), epoch: cursor.epoch.0, offset: cursor.offset }
+            }
+            Self::Presence { channel, occupancy, frame: told } => {
+                Packed::Presence { channel: channel.clone(), occupancy: *occupancy, frame: frame(told) }
+            }
+            Self::Message { to, message, from, request } => Packed::Message {
+                to: to.clone(),
+                frame: frame(&ServerFrame::Message(message.clone())),
+                from: from.clone(),
+                request: *request,
+            },
+            Self::Accepted { node, request, sessions } => {
+                Packed::Accepted { node: node.clone(), request: *request, sessions: *sessions }
+            }
+            Self::Taken(taken) => Packed::Taken(taken.clone()),
+        };
+        let mut bytes = vec![FORMAT];
+        // The type has nothing that MessagePack could not hold, and a vector takes every byte.
+        #[allow(clippy::expect_used)]
+        rmp_serde::encode::write(&mut bytes, &packed).expect("it can be written");
+        bytes
+    }
+
+    /// `None`: no node of this version wrote that.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (&FORMAT, packed) = bytes.split_first()? else { return None };
+        Some(match rmp_serde::from_slice(packed).ok()? {
+            Packed::Publication(PackedPublication {
+                channel,
+                epoch,
+                offset,
+                message_id,
+                event,
+                binary,
+                data,
+                user,
+                time,
+            }) => {
+                let payload = if binary {
+                    Payload::Binary(Binary(Bytes::copy_from_slice(data)))
+                } else {
+                    Payload::Json(Json::parse(std::str::from_utf8(data).ok()?).ok()?)
+                };
+                let publication = Arc::new(Publication { offset, message_id, event, payload, user, time });
+                Self::Publication { channel, epoch: Epoch(epoch), publication }
+            }
+            Packed::Top { channel, epoch, offset } => {
+                Self::Top { channel, cursor: Cursor { epoch: Epoch(epoch), offset } }
+            }
+            Packed::Presence { channel, occupancy, frame } => {
+                Self::Presence { channel, occupancy, frame: Codec::Json.decode(frame.as_bytes()).ok()? }
+            }
+            Packed::Message { to, frame, from, request } => {
+                let ServerFrame::Message(message) = Codec::Json.decode(frame.as_bytes()).ok()? else {
+                    return None;
+                };
+                Self::Message { to, message, from, request }
+            }
+            Packed::Accepted { node, request, sessions } => Self::Accepted { node, request, sessions },
+            Packed::Taken(taken) => Self::Taken(taken),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use xpush_protocol::{Join, Member};
+
+    use super::*;
+
+    #[test]
+    fn what_travels_arrives_as_it_was() {
+        let channel: ChannelName = "room:a".parse().unwrap();
+        let publication = |payload| {
+            Arc::new(Publication {
+                offset: 7,
+                message_id: MessageId::random(),
+                event: EventName::default(),
+                payload,
+                user: Some("ann".parse().unwrap()),
+                time: 1_700_000_000_000,
+            })
+        };
+        let json = Payload::Json(Json::parse(r#"{"b": 1.0,"a":[null,"ü"]}"#).unwrap());
+        let binary = Payload::Binary(Binary(Bytes::from_static(&[0, 1, 255])));
+        let node: NodeId = "n1".parse().unwrap();
+        let member = Member { session: SessionId::random(), user: Some("ann".parse().unwrap()) };
+        let message = Message {
+            session: None,
+            user: None,
+            event: EventName::default(),
+            data: Some(Json::parse("1").unwrap()),
+            binary: None,
+        };
+        let join = Join { channel: channel.clone(), member, occupancy: 3 };
+        for carried in [
+            Carried::Publication {
+                channel: channel.clone(),
+                epoch: Epoch(9),
+                publication: publication(json),
+            },
+            Carried::Publication {
+                channel: channel.clone(),
+                epoch: Epoch(9),
+                publication: publication(binary),
+            },
+            Carried::Top { channel: channel.clone(), cursor: Cursor { epoch: Epoch(1), offset: u64::MAX } },
+            Carried::Presence { channel: channel.clone(), occupancy: 3, frame: ServerFrame::Join(join) },
+            Carried::Message {
+                to: Target::User("ann".parse().unwrap()),
+                message,
+                from: node.clone(),
+                request: 5,
+            },
+            Carried::Accepted { node, request: 5, sessions: 2 },
+            Carried::Taken(Taken { session: SessionId::random(), generation: 4 }),
+        ] {
+            let bytes = carried.encode();
+            assert_eq!(Carried::decode(&bytes), Some(carried));
+            for end in 0..bytes.len() {
+                assert_eq!(Carried::decode(&bytes[..end]), None);
+            }
+        }
+        assert_eq!(Carried::decode(b"\x02anything"), None);
+    }
+}

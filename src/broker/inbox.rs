@@ -1,0 +1,189 @@
+//! What a node does with what comes from the others.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{Instant, timeout_at},
+};
+use xpush_protocol::{ServerFrame, Target};
+
+use super::Carried;
+use crate::{channel::Channels, membership::NodeId, session::Sessions};
+
+/// How long the other nodes are waited for, to tell how many sessions took a private message.
+const ACCEPT_DEADLINE: Duration = Duration::from_secs(2);
+/// Private messages that wait for other nodes; the sender of one more is told of its own node's sessions only.
+const WAITING_CAPACITY: usize = 16_384;
+/// Nodes whose answers to one message may wait to be counted.
+const ANSWERS_CAPACITY: usize = 64;
+
+/// Where a broker puts what comes from other nodes.
+pub struct Inbox {
+    node: NodeId,
+    pub channels: Arc<Channels>,
+    pub sessions: Arc<Sessions>,
+    waiting: Mutex<Waiting>,
+    doubt: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    last: u64,
+    by_request: HashMap<u64, mpsc::Sender<u32>>,
+}
+
+/// The answers to one private message, as they come.
+pub(crate) struct Answers<'a> {
+    inbox: &'a Inbox,
+    pub(crate) request: u64,
+    answers: mpsc::Receiver<u32>,
+}
+
+impl Inbox {
+    #[must_use]
+    pub fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            channels: Arc::default(),
+            sessions: Arc::default(),
+            waiting: Mutex::default(),
+            doubt: Notify::new(),
+        }
+    }
+
+    #[must_use]
+    pub fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    /// Takes what another node published; never what this one did. Gives what is to be published in answer.
+    #[must_use]
+    pub fn receive(&self, carried: Carried) -> Vec<Carried> {
+        match carried {
+            Carried::Publication { channel, epoch, publication } => {
+                self.channels.deliver(&channel, epoch, &publication);
+            }
+            Carried::Top { channel, cursor } => {
+                if let Some(channel) = self.channels.get(&channel) {
+                    channel.note_top(cursor);
+                }
+            }
+            Carried::Presence { channel, occupancy, frame } => {
+                self.channels.tell_presence(&channel, occupancy, &frame);
+            }
+            Carried::Message { to, message, from, request } => {
+                let sessions = self.sessions.send(&to, ServerFrame::Message(message));
+                return vec![Carried::Accepted { node: from, request, sessions }];
+            }
+            Carried::Accepted { node: _, request, sessions } => {
+                if let Some(answers) = self.waiting().by_request.get(&request) {
+                    // More nodes than there is room for: the count is short, and nothing else.
+                    let _ = answers.try_send(sessions);
+                }
+            }
+            Carried::Taken(taken) => {
+                let waited = self.sessions.hand_over(&taken);
+                let to = |message| Carried::Message {
+                    to: Target::Session(taken.session.clone()),
+                    message,
+                    from: self.node.clone(),
+                    // Nobody counts these: the sender has had its answer.
+                    request: 0,
+                };
+                return waited.into_iter().map(to).collect();
+            }
+        }
+        Vec::new()
+    }
+
+    /// The broker lost its connection, or a node died that may not have announced its last publications: what was
+    /// published meanwhile may not have come.
+    pub fn doubt(&self) {
+        self.doubt.notify_one();
+    }
+
+    /// Waits until the channels have to be compared with their logs. Cancel safe.
+    pub(crate) async fn doubted(&self) {
+        self.doubt.notified().await;
+    }
+
+    /// A number for a message to other nodes, under which their answers are counted. `None`: too many wait.
+    pub(crate) fn expect_answers(&self) -> Option<Answers<'_>> {
+        let mut waiting = self.waiting();
+        if waiting.by_request.len() >= WAITING_CAPACITY {
+            return None;
+        }
+        let (sender, answers) = mpsc::channel(ANSWERS_CAPACITY);
+        waiting.last += 1;
+        let request = waiting.last;
+        waiting.by_request.insert(request, sender);
+        Some(Answers { inbox: self, request, answers })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Answers<'_> {
+    /// How many sessions took it, at so many nodes; at fewer, if some don't answer in time.
+    pub(crate) async fn sum(mut self, nodes: usize) -> u32 {
+        let deadline = Instant::now() + ACCEPT_DEADLINE;
+        let mut sessions = 0;
+        for _ in 0..nodes {
+            match timeout_at(deadline, self.answers.recv()).await {
+                Ok(Some(accepted)) => sessions += accepted,
+                Ok(None) | Err(_) => break,
+            }
+        }
+        sessions
+    }
+}
+
+impl Drop for Answers<'_> {
+    fn drop(&mut self) {
+        self.inbox.waiting().by_request.remove(&self.request);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use xpush_protocol::{EventName, Json, Message};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_are_counted_as_far_as_they_come() {
+        let inbox = Inbox::new("a".parse().unwrap());
+        let node: NodeId = "a".parse().unwrap();
+        let answers = inbox.expect_answers().unwrap();
+        let request = answers.request;
+        let accepted = |sessions| Carried::Accepted { node: node.clone(), request, sessions };
+        assert_eq!(inbox.receive(accepted(2)), []);
+        assert_eq!(inbox.receive(accepted(3)), []);
+        assert_eq!(answers.sum(3).await, 5, "the third node does not answer");
+        assert_eq!(inbox.receive(accepted(9)), [], "nobody waits any more");
+        assert!(inbox.waiting().by_request.is_empty());
+    }
+
+    #[test]
+    fn a_private_message_is_answered_with_a_count() {
+        let inbox = Inbox::new("a".parse().unwrap());
+        let message = Message {
+            session: None,
+            user: None,
+            event: EventName::default(),
+            data: Some(Json::parse("1").unwrap()),
+            binary: None,
+        };
+        let from: NodeId = "b".parse().unwrap();
+        let to = Target::User("ann".parse().unwrap());
+        let answer = inbox.receive(Carried::Message { to, message, from: from.clone(), request: 7 });
+        assert_eq!(answer, [Carried::Accepted { node: from, request: 7, sessions: 0 }]);
+    }
+}
