@@ -14,6 +14,8 @@ use prometheus_client::{
 };
 use xpush_protocol::TransportKind;
 
+use crate::node::Health;
+
 /// The counters of one node.
 pub struct Metrics {
     registry: Registry,
@@ -25,11 +27,17 @@ pub struct Metrics {
     deliveries: Counter,
     lags: Counter,
     gaps: Counter,
+    backends: Family<Backend, Gauge>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Wire {
     wire: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Backend {
+    backend: &'static str,
 }
 
 /// One connection, as long as it lives.
@@ -64,6 +72,9 @@ impl Default for Metrics {
             "Times that a subscriber was told that publications are lost",
             gaps.clone(),
         );
+        let backends = Family::default();
+        let help = "Whether a backend (log, broker, membership) answered when it was asked last: 1 or 0";
+        registry.register("backend_up", help, backends.clone());
         Self {
             registry,
             connections,
@@ -74,6 +85,7 @@ impl Default for Metrics {
             deliveries,
             lags,
             gaps,
+            backends,
         }
     }
 }
@@ -91,6 +103,14 @@ impl Metrics {
     pub fn appended(&self, took: Duration) {
         self.publications.inc();
         self.append_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Notes what the backends said.
+    pub fn backends(&self, health: &Health) {
+        let Health { log, broker, membership } = health;
+        for (backend, checked) in [("log", log), ("broker", broker), ("membership", membership)] {
+            self.backends.get_or_create(&Backend { backend }).set(i64::from(checked.is_ok()));
+        }
     }
 
     pub fn append_failed(&self) {

@@ -1,10 +1,13 @@
 //! One node: what all sessions and the HTTP API of this process share, and the way of a publication through it.
 //!
-//! `history` reads its logs for who asks, `tend` looks after what nobody waits for.
+//! `history` reads its logs for who asks, `lookup` says which node a client should use, `health` asks how the backends
+//! are, `tend` looks after what nobody waits for.
 //!
 //! Invariant: it knows backends by their traits only; who wires them is `main.rs`.
 
+mod health;
 mod history;
+mod lookup;
 mod tend;
 
 use std::{
@@ -21,13 +24,14 @@ use futures_util::{
     future::{BoxFuture, ready},
 };
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::trace;
 use xpush_protocol::{
     ChannelName, Cursor, Draining, ErrorCode, Join, Leave, Limits as ClientLimits, Message, ServerFrame,
     SessionId, Target,
 };
 
+pub use health::Health;
 pub use history::HistoryQuery;
 
 use crate::{
@@ -106,6 +110,8 @@ pub struct Node {
     /// subscribers have not.
     publishing: TaskTracker,
     draining: AtomicBool,
+    /// An operator wants this node to leave.
+    leaving: CancellationToken,
 }
 
 /// A publish under way: its place, and whether the message was there already.
@@ -135,6 +141,7 @@ impl Node {
             rates,
             publishing: TaskTracker::new(),
             draining: AtomicBool::new(false),
+            leaving: CancellationToken::new(),
         })
     }
 
@@ -348,15 +355,36 @@ impl Node {
         }
     }
 
+    /// Whether there may be other nodes.
+    #[must_use]
+    pub fn is_in_cluster(&self) -> bool {
+        self.broker.reaches_others()
+    }
+
     /// Whether this node takes new clients.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 
+    /// As SIGTERM does; whoever runs the node waits for it with `asked_to_leave`.
+    pub fn ask_to_leave(&self) {
+        self.leaving.cancel();
+    }
+
+    pub async fn asked_to_leave(&self) {
+        self.leaving.cancelled().await;
+    }
+
+    /// Takes no new clients from here on, and tells the others.
+    pub fn leave_lookup(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.membership.tell(self.status());
+    }
+
     /// Tells every session to be live elsewhere within this time.
     pub fn drain(&self, within: Duration) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.leave_lookup();
         let (count, millis) = (self.sessions.count().max(1), within.as_millis() as u32);
         self.sessions.tell_all(|index| {
             // Spread over the first half, so that the slowest still has the second.

@@ -1,8 +1,9 @@
 //! `xpush serve`: the one place that knows which backends and wires there are, and puts them together.
 
+mod backends;
 mod document;
 
-use std::{collections::HashMap, io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
+use std::{io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use axum::{Extension, Router, extract::Request, routing::any};
@@ -16,31 +17,24 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 use xpush::{
-    broker,
-    channel::Channels,
-    config::{Access, Config, LogFormat},
+    broker::Inbox,
+    config::{Access, Config, LogFormat, Role},
     http::{self, Api, PeerAddress, server::Server},
-    log::{Capacity, Embedded, Keep, KeepByNamespace, Log, Memory},
+    membership::Roles,
     metrics::Metrics,
-    namespace::{Namespaces, Retention},
     node::{Limits, Node, Parts},
-    presence,
     session::serve_all,
 };
 use xpush_transports::{Admission, CLOSE_DEADLINE, longpoll, tls, tls::Certificates, udp, websocket};
 
 use crate::cli::{self, ServeArgs};
+use backends::Backends;
 use document::Document;
 
-/// Channels in memory at once, over all namespaces without a durable log.
-const MEMORY_CHANNELS: usize = 1_000_000;
-/// Bytes of messages in memory at once, over the same namespaces: half of what the smallest machine that one would
-/// rent has, so that the connections and the store fit beside it.
-const MEMORY_BYTES: usize = 256 << 20;
 /// HTTP connections at once, whatever they carry; the files that a process may open are shared with the store.
 const SOCKETS_LIMIT: usize = 16_384;
-/// From SIGTERM until the clients have to be elsewhere.
-const DRAIN: Duration = Duration::from_secs(5);
+/// From leaving the look-up until the clients are told: nobody shall be sent back here.
+const LOOKUP_DELAY: Duration = Duration::from_millis(500);
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 
 /// Runs a server until it is told to stop.
@@ -80,7 +74,8 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
 /// Everything that runs, and how it is stopped, in order.
 struct Running {
     node: Arc<Node>,
-    store: Arc<Embedded>,
+    backends: Backends,
+    drain: Duration,
     banner: String,
     /// Sessions and wires: ended first, so that every goodbye still has a server to carry it.
     sessions: Stage,
@@ -123,66 +118,110 @@ impl Running {
         let secure = Server::bind(config.listen.tls, Some(TlsAcceptor::from(Arc::new(tls))), sockets).await?;
         let (http_address, tls_address) = (plain.local_address()?, secure.local_address()?);
         let cancel = sessions.cancel.clone();
-        let udp = udp::bind(tls_address, &certificates, settings.clone(), admission.clone(), cancel.clone())?;
+        let roles = roles(config);
+        let udp = if roles.channel {
+            Some(udp::bind(tls_address, &certificates, settings.clone(), admission.clone(), cancel.clone())?)
+        } else {
+            None
+        };
 
-        let (node, store) = node(config, access)?;
-        let (upgrader, websockets) = websocket::listener(settings.clone(), admission.clone(), cancel.clone());
-        let (poller, polls) = longpoll::listener(settings.clone(), admission, cancel.clone());
-        sessions.tasks.spawn(serve_all(Arc::clone(&node), udp.quic, cancel.clone()));
-        sessions.tasks.spawn(serve_all(Arc::clone(&node), udp.webtransport, cancel.clone()));
-        sessions.tasks.spawn(serve_all(Arc::clone(&node), websockets, cancel.clone()));
-        sessions.tasks.spawn(serve_all(Arc::clone(&node), polls, cancel));
-
-        let document =
-            Document::new(config, &node.name, http_address, tls_address, Arc::clone(&certificates));
+        let document = Document::new(config, http_address, tls_address, Arc::clone(&certificates));
+        let namespaces = config.namespaces();
+        let inbox = Arc::new(Inbox::new(config.node.name.parse()?));
+        let backends = Backends::start(
+            config,
+            &namespaces,
+            &inbox,
+            document.node(inbox.node(), roles, config.node.weight),
+        )
+        .await?;
+        let node = Node::new(Parts {
+            limits: self::limits(config),
+            auth: access.auth,
+            inbox,
+            recent: Arc::clone(&backends.recent),
+            durable: Arc::clone(&backends.durable),
+            broker: Arc::clone(&backends.broker),
+            membership: Arc::clone(&backends.membership),
+            presence: Arc::clone(&backends.presence),
+            metrics: Arc::new(Metrics::default()),
+            namespaces,
+        });
         let banner = document.banner(config, &node);
         let api = Api {
             node: Arc::clone(&node),
-            origins: settings.origins,
+            roles,
+            origins: settings.origins.clone(),
             transports: Arc::new(move |host, secure| document.answer(host, secure)),
         };
-        let router = http::router(api).merge(wires(upgrader, poller));
+        let mut router = http::router(api);
+        if let Some(udp) = udp {
+            let (upgrader, websockets) =
+                websocket::listener(settings.clone(), admission.clone(), cancel.clone());
+            let (poller, polls) = longpoll::listener(settings, admission, cancel.clone());
+            sessions.tasks.spawn(serve_all(Arc::clone(&node), udp.quic, cancel.clone()));
+            sessions.tasks.spawn(serve_all(Arc::clone(&node), udp.webtransport, cancel.clone()));
+            sessions.tasks.spawn(serve_all(Arc::clone(&node), websockets, cancel.clone()));
+            sessions.tasks.spawn(serve_all(Arc::clone(&node), polls, cancel));
+            servers.tasks.spawn(udp.driver.run());
+            router = router.merge(wires(upgrader, poller));
+        }
         let cancel = servers.cancel.clone();
-        servers.tasks.spawn(udp.driver.run());
         servers.tasks.spawn(plain.run(router.clone(), cancel.clone()));
         servers.tasks.spawn(secure.run(router, cancel.clone()));
         servers.tasks.spawn(certificates.run(cancel.clone()));
         servers.tasks.spawn(Arc::clone(&node).tend(cancel));
-        info!(node = %node.name, http = %http_address, tls = %tls_address, "started");
-        Ok(Self { node, store, banner, sessions, servers })
+        info!(node = %node.id, http = %http_address, tls = %tls_address, "started");
+        let drain = config.node.drain.duration();
+        Ok(Self { node, backends, drain, banner, sessions, servers })
     }
 
-    /// Ctrl-C ends it at once, SIGTERM lets the clients go elsewhere first; both say goodbye.
+    /// Ctrl-C ends it at once, SIGTERM (or `xpush node drain`) lets the clients go elsewhere first; both say goodbye.
     async fn until_stopped(self) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::select! {
-            _ = terminate.recv() => {
-                info!(sessions = self.node.sessions.count(), "draining");
-                self.node.drain(DRAIN);
-                tokio::select! {
-                    () = drained(&self.node) => {}
-                    () = tokio::time::sleep(DRAIN) => {}
-                    _ = interrupt.recv() => {}
-                }
+        let at_once = tokio::select! {
+            _ = terminate.recv() => false,
+            () = self.node.asked_to_leave() => false,
+            _ = interrupt.recv() => true,
+        };
+        if !at_once {
+            info!(sessions = self.node.sessions.count(), "draining");
+            tokio::select! {
+                () = drain(&self.node, self.drain) => {}
+                _ = interrupt.recv() => {}
             }
-            _ = interrupt.recv() => {}
         }
         self.sessions.stop("sessions").await;
         self.servers.stop("servers").await;
         self.node.finish().await;
-        let store = self.store;
-        tokio::task::spawn_blocking(move || store.close()).await?;
+        drop(self.node);
+        self.backends.close().await;
         info!("stopped");
         Ok(())
     }
 }
 
-async fn drained(node: &Node) {
-    let mut ticks = interval(DRAIN_POLL);
-    while node.sessions.count() > 0 {
-        ticks.tick().await;
+/// Leaves the look-up, tells the clients, and waits until they are elsewhere or their time is over.
+async fn drain(node: &Node, within: Duration) {
+    node.leave_lookup();
+    if node.is_in_cluster() {
+        tokio::time::sleep(LOOKUP_DELAY).await;
     }
+    node.drain(within);
+    let gone = async {
+        let mut ticks = interval(DRAIN_POLL);
+        while node.sessions.count() > 0 {
+            ticks.tick().await;
+        }
+    };
+    // Those that are left are told goodbye.
+    let _ = timeout(within, gone).await;
+}
+
+fn roles(config: &Config) -> Roles {
+    let has = |role| config.node.roles.contains(&role);
+    Roles { session: has(Role::Session), channel: has(Role::Channel) }
 }
 
 /// The wires that live on an HTTP server.
@@ -203,48 +242,18 @@ fn certificates(config: &Config) -> anyhow::Result<Arc<Certificates>> {
     })
 }
 
-fn node(config: &Config, access: Access) -> anyhow::Result<(Arc<Node>, Arc<Embedded>)> {
-    let namespaces = config.namespaces();
-    let store = Arc::new(Embedded::open(&config.store.path.join("log"), namespaces.keep())?);
-    let channels = Arc::new(Channels::default());
+fn limits(config: &Config) -> Limits {
     let limits = &config.limits;
-    let node = Node::new(Parts {
-        name: config.node.name.clone(),
-        limits: Limits {
-            frame: size(limits.frame),
-            data: size(limits.data),
-            in_flight: limits.in_flight as usize,
-            subscriptions: limits.subscriptions as usize,
-            publishes_per_second: limits.publishes_per_second,
-            ping_interval: limits.ping_interval.duration(),
-        },
-        auth: access.auth,
-        recent: Arc::new(Memory::new(
-            kept_in_memory(&namespaces),
-            Capacity { channels: MEMORY_CHANNELS, bytes: MEMORY_BYTES },
-        )),
-        durable: Arc::clone(&store) as Arc<dyn Log>,
-        broker: Arc::new(broker::InProcess::new(Arc::clone(&channels))),
-        presence: Arc::new(presence::InProcess::default()),
-        metrics: Arc::new(Metrics::default()),
-        namespaces,
-        channels,
-    });
-    Ok((node, store))
+    Limits {
+        frame: size(limits.frame),
+        data: size(limits.data),
+        in_flight: limits.in_flight as usize,
+        subscriptions: limits.subscriptions as usize,
+        publishes_per_second: limits.publishes_per_second,
+        ping_interval: limits.ping_interval.duration(),
+    }
 }
 
 fn size(size: xpush::config::Size) -> usize {
     usize::try_from(size.0).unwrap_or(usize::MAX)
-}
-
-fn kept_in_memory(namespaces: &Namespaces) -> KeepByNamespace {
-    let keep = namespaces.iter().filter_map(|(name, policy)| {
-        let keep = match policy.retention {
-            Retention::None => Keep { count: Some(0), age: None },
-            Retention::Recent { size, ttl } => Keep { count: Some(size as u64), age: Some(ttl) },
-            Retention::Durable { .. } => return None,
-        };
-        Some((name.clone(), keep))
-    });
-    keep.collect::<HashMap<_, _>>()
 }

@@ -53,6 +53,8 @@ pub enum ErrorCode {
     Busy,
     /// Nobody with that address is connected.
     NotConnected,
+    /// No node takes clients now.
+    NoNode,
     /// The log can't take or give publications now: a full disk, a lost store.
     LogUnavailable,
     /// A fault of the server; its log has more.
@@ -65,7 +67,12 @@ impl ErrorCode {
     pub fn may_retry(self) -> bool {
         matches!(
             self,
-            Self::RateLimited | Self::Busy | Self::NotConnected | Self::LogUnavailable | Self::Internal
+            Self::RateLimited
+                | Self::Busy
+                | Self::NotConnected
+                | Self::NoNode
+                | Self::LogUnavailable
+                | Self::Internal
         )
     }
 
@@ -94,6 +101,7 @@ impl ErrorCode {
             Self::RateLimited => "rate_limited",
             Self::Busy => "busy",
             Self::NotConnected => "not_connected",
+            Self::NoNode => "no_node",
             Self::LogUnavailable => "log_unavailable",
             Self::Internal => "internal",
         }

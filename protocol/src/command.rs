@@ -48,6 +48,9 @@ pub struct Connect {
     /// Who this is and what it may do. Absent: anonymous, where the server allows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+    /// What `POST /v1/tickets` gave, in the place of the token that it was given for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<String>,
     /// What the last `connected` gave: the same session goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,

@@ -56,6 +56,54 @@ pub struct Endpoint {
     pub url: String,
 }
 
+/// `POST /v1/tickets`: which node to use.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[serde(deny_unknown_fields)]
+pub struct TicketRequest {
+    /// As in `connect`. Absent: anonymous, where the server allows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+/// A node to use, and the ticket to show there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct Ticket {
+    /// Stands in `connect` for the token that it was given for.
+    pub ticket: String,
+    /// Seconds.
+    pub expires_in: u32,
+    pub node: String,
+    pub wires: Transports,
+    /// Where the next ticket can be had: base URLs, of the answering node first.
+    pub nodes: Vec<String>,
+}
+
+/// `GET /v1/nodes`: the nodes that live, for operators.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct NodeList {
+    pub nodes: Vec<NodeEntry>,
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct NodeEntry {
+    pub id: String,
+    pub version: String,
+    /// `session`, `channel`.
+    pub roles: Vec<String>,
+    pub weight: u32,
+    /// Sessions that are connected.
+    pub sessions: u32,
+    pub draining: bool,
+    /// Where its HTTP API is.
+    pub url: String,
+    pub wires: Transports,
+}
+
 /// `POST /v1/poll`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]

@@ -20,7 +20,9 @@ pub use command::{
     ClientFrame, Connect, History, Ping, Presence, Publish, Refresh, Resubscribe, Send, Subscribe, Target,
     Unsubscribe,
 };
-pub use document::{Endpoint, PollAnswer, PollRequest, TransportKind, Transports};
+pub use document::{
+    Endpoint, NodeEntry, NodeList, PollAnswer, PollRequest, Ticket, TicketRequest, TransportKind, Transports,
+};
 pub use event::{
     Close, Connected, Draining, Error, Expired, Gap, HistoryPage, Join, Lag, Leave, Limits, Member, Message,
     Occupancy, Pong, PresenceList, Publication, Published, Refreshed, Sent, ServerFrame, Subscribed,

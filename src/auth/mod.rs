@@ -11,6 +11,7 @@ mod key;
 mod pattern;
 mod rights;
 mod state;
+mod ticket;
 mod token;
 
 use std::{net::IpAddr, time::SystemTime};
@@ -21,6 +22,7 @@ pub use key::{Algorithm, Key, KeyError, MIN_SECRET, Signer};
 pub use pattern::{Pattern, PatternError};
 pub use rights::{Grant, GrantError, GrantsByPattern, MAX_GRANTS, Permission, Permissions, Rights};
 pub use state::{MAX_STATE, SessionState, StateError, StateSealer};
+pub use ticket::{TICKET_LIFETIME, Ticket, TicketError};
 pub use token::{Audience, Claims, LEEWAY, MAX_TOKEN, TokenError, Verifier};
 
 /// All that decides who is let in.

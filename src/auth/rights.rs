@@ -87,6 +87,12 @@ impl Rights {
         Self { user: None, expires: None, grants: [grant].into() }
     }
 
+    /// Whether nothing is withheld.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.user.is_none() && self.grants == Self::everything().grants
+    }
+
     /// Whom the token is for. `None`: anonymous, or a backend.
     #[must_use]
     pub fn user(&self) -> Option<&UserId> {

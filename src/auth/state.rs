@@ -8,7 +8,7 @@ use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::{digest::SHA256_OUTPUT_LEN, hmac};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use xpush_protocol::{ChannelName, Cursor, ErrorCode, SessionId, UserId};
 
@@ -36,7 +36,7 @@ pub struct SessionState {
     pub generation: u64,
 }
 
-/// Seals states and opens them.
+/// Seals states (and tickets), and opens them.
 pub struct StateSealer(hmac::Key);
 
 /// Why a text is no state of ours.
@@ -68,14 +68,22 @@ impl StateSealer {
 
     #[must_use]
     pub fn seal(&self, state: &SessionState) -> String {
-        // The type has nothing that MessagePack could not hold.
-        #[allow(clippy::expect_used)]
-        let body = rmp_serde::to_vec(state).expect("a state can be written");
-        let tag = hmac::sign(&self.0, &signed(VERSION, &body));
-        URL_SAFE_NO_PAD.encode([&[VERSION], tag.as_ref(), &body].concat())
+        self.seal_as(PURPOSE, state)
     }
 
     pub fn open(&self, text: &str) -> Result<SessionState, StateError> {
+        self.open_as(PURPOSE, text)
+    }
+
+    pub(super) fn seal_as(&self, purpose: &[u8], sealed: &impl Serialize) -> String {
+        // Neither a state nor a ticket has anything that MessagePack could not hold.
+        #[allow(clippy::expect_used)]
+        let body = rmp_serde::to_vec(sealed).expect("it can be written");
+        let tag = hmac::sign(&self.0, &signed(purpose, VERSION, &body));
+        URL_SAFE_NO_PAD.encode([&[VERSION], tag.as_ref(), &body].concat())
+    }
+
+    pub(super) fn open_as<T: DeserializeOwned>(&self, purpose: &[u8], text: &str) -> Result<T, StateError> {
         if text.len() > MAX_STATE {
             return Err(StateError::TooLarge(text.len()));
         }
@@ -85,7 +93,7 @@ impl StateSealer {
             return Err(StateError::Version);
         }
         let (tag, body) = rest.split_at_checked(SHA256_OUTPUT_LEN).ok_or(StateError::Malformed)?;
-        hmac::verify(&self.0, &signed(*version, body), tag).map_err(|_| StateError::Seal)?;
+        hmac::verify(&self.0, &signed(purpose, *version, body), tag).map_err(|_| StateError::Seal)?;
         rmp_serde::from_slice(body).map_err(|_| StateError::Malformed)
     }
 }
@@ -97,8 +105,8 @@ impl fmt::Debug for StateSealer {
     }
 }
 
-fn signed(version: u8, body: &[u8]) -> Vec<u8> {
-    [PURPOSE, &[version], body].concat()
+fn signed(purpose: &[u8], version: u8, body: &[u8]) -> Vec<u8> {
+    [purpose, &[version], body].concat()
 }
 
 #[cfg(test)]

@@ -37,6 +37,11 @@ pub trait Broker: Send + Sync + 'static {
         channels: &'a [ChannelName],
     ) -> BoxFuture<'a, Result<Vec<Option<Cursor>>, BrokerError>>;
 
+    /// Whether there may be other nodes. If not, nothing is lost between them.
+    fn reaches_others(&self) -> bool {
+        true
+    }
+
     /// Whether it is there, for the operator.
     fn check(&self) -> BoxFuture<'_, Result<(), BrokerError>>;
 }
@@ -88,6 +93,10 @@ impl Broker for Alone {
         channels: &'a [ChannelName],
     ) -> BoxFuture<'a, Result<Vec<Option<Cursor>>, BrokerError>> {
         Box::pin(future::ready(Ok(vec![None; channels.len()])))
+    }
+
+    fn reaches_others(&self) -> bool {
+        false
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), BrokerError>> {

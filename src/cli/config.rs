@@ -62,6 +62,12 @@ pub(crate) fn of_server(args: &ServeArgs) -> anyhow::Result<Config> {
     if let Some(address) = args.tls {
         set.push(("listen.tls".into(), address.to_string()));
     }
+    if !args.role.is_empty() {
+        set.push(("node.roles".into(), args.role.join(",")));
+    }
+    if let Some(name) = &args.name {
+        set.push(("node.name".into(), name.clone()));
+    }
     if args.insecure_public_development {
         set.push(("development.allow_public".into(), "true".into()));
     }

@@ -101,6 +101,12 @@ pub(crate) struct ServeArgs {
     /// Listen for TLS (TCP) and for QUIC and WebTransport (UDP) here
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) tls: Option<SocketAddr>,
+    /// What this node does: serve the API and tell clients where to go, or hold connections; both if not said
+    #[arg(long, value_name = "ROLE", value_parser = ["session", "channel"])]
+    pub(crate) role: Vec<String>,
+    /// The node's name, unique in a cluster
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
     /// Bind a public address with development keys all the same, whose tokens whoever can read the store can sign
     #[arg(long)]
     pub(crate) insecure_public_development: bool,

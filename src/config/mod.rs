@@ -22,8 +22,8 @@ use toml::Table;
 pub use layer::Place;
 pub use parts::Access;
 pub use schema::{
-    Auth, BackendKey, Config, Development, Limits, Listen, Log, LogFormat, NamespaceSection, Node, Origins,
-    PublicUrls, RetentionKind, Secret, Store, Tls, TokenKey,
+    Auth, BackendKey, Config, Development, Limits, Listen, Log, LogFormat, MongoDb, NamespaceSection, Node,
+    Origins, PublicUrls, Redis, RetentionKind, Role, Secret, Store, Tls, TokenKey, ZooKeeper,
 };
 pub use unit::{Size, Span};
 

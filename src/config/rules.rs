@@ -2,9 +2,10 @@
 
 use std::{collections::HashSet, fs};
 
-use super::{Config, ConfigError, NamespaceSection, Origins, RetentionKind, Span};
+use super::{Config, ConfigError, NamespaceSection, Node, Origins, RetentionKind, Span};
 use crate::{
     auth::MIN_SECRET,
+    membership::NodeId,
     namespace::{DEFAULT_RECENT_SIZE, DEFAULT_RECENT_TTL},
 };
 
@@ -23,6 +24,12 @@ const MAX_KEYS: usize = 16;
 /// `recent` channels are in memory.
 const MAX_RECENT_SIZE: usize = 100_000;
 
+/// Shares are computed in floating point, and need no more.
+const MAX_WEIGHT: u32 = 1_000_000;
+
+/// As MongoDB has it for a database.
+const MAX_NAME: usize = 38;
+
 /// A wire that is silent for as many ping intervals is closed, says the protocol.
 const SILENT_INTERVALS: u64 = 3;
 
@@ -35,6 +42,8 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     origins(config)?;
     tls(config)?;
     auth(config)?;
+    node(config)?;
+    cluster(config)?;
     public_development(config)
 }
 
@@ -179,6 +188,66 @@ fn auth(config: &Config) -> Result<(), ConfigError> {
     // Made to be checked; the files of public keys are read.
     config.token_keys()?;
     config.backend_keys()?;
+    Ok(())
+}
+
+fn node(config: &Config) -> Result<(), ConfigError> {
+    if let Err(error) = config.node.name.parse::<NodeId>() {
+        return broken("node.name", format!("is {:?}; {error}", config.node.name));
+    }
+    if config.node.roles.is_empty() {
+        return broken("node.roles", "is empty; a node is \"session\", \"channel\" or both");
+    }
+    if config.node.weight > MAX_WEIGHT {
+        return broken("node.weight", format!("is {}; {MAX_WEIGHT} at most is possible", config.node.weight));
+    }
+    if config.node.host.as_ref().is_some_and(|host| host.is_empty() || host.contains(['/', ' ', '@'])) {
+        return broken("node.host", "must be a host's name or address, without scheme, port or path");
+    }
+    Ok(())
+}
+
+/// A cluster is all three of its servers, and what all its nodes must have alike.
+fn cluster(config: &Config) -> Result<(), ConfigError> {
+    let parts = [
+        ("redis.url", config.redis.url.is_some()),
+        ("mongodb.url", config.mongodb.url.is_some()),
+        ("zookeeper.servers", config.zookeeper.servers.is_some()),
+    ];
+    if parts.iter().all(|(_, is_set)| !is_set) {
+        return Ok(());
+    }
+    if let Some((key, _)) = parts.iter().find(|(_, is_set)| !is_set) {
+        return broken(*key, "is missing; a cluster needs redis.url, mongodb.url and zookeeper.servers");
+    }
+    if config.node.name == Node::default().name {
+        return broken("node.name", "is missing; every node of a cluster has a name of its own");
+    }
+    if config.auth.state_secret.is_none() {
+        return broken("auth.state_secret", "is missing; it must be the same on all nodes of a cluster");
+    }
+    if config.is_development() {
+        return broken(
+            "auth.keys",
+            "are missing; development keys are of one node, a cluster's nodes share theirs",
+        );
+    }
+    let unspecified =
+        [config.listen.http, config.listen.tls].iter().any(|address| address.ip().is_unspecified());
+    if unspecified && config.node.host.is_none() {
+        return broken("node.host", "is missing; the other nodes have to tell clients where this one is");
+    }
+    if !config.zookeeper.root.starts_with('/') || config.zookeeper.root.ends_with('/') {
+        return broken("zookeeper.root", "must be a path that begins with / and does not end with it");
+    }
+    for (key, name) in
+        [("redis.prefix", &config.redis.prefix), ("mongodb.database", &config.mongodb.database)]
+    {
+        let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(word) {
+            return broken(key, format!("must be 1 to {MAX_NAME} letters, digits, `-` and `_`"));
+        }
+    }
     Ok(())
 }
 

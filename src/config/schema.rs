@@ -22,6 +22,10 @@ pub struct Config {
     pub limits: Limits,
     pub auth: Auth,
     pub log: Log,
+    /// What the nodes of a cluster share: all three, or none for a node alone.
+    pub redis: Redis,
+    pub mongodb: MongoDb,
+    pub zookeeper: ZooKeeper,
     pub development: Development,
     pub namespaces: BTreeMap<Namespace, NamespaceSection>,
 }
@@ -31,6 +35,58 @@ pub struct Config {
 pub struct Node {
     /// What clients and operators see; unique in a cluster.
     pub name: String,
+    pub roles: Vec<Role>,
+    /// How many clients it should have, beside the other nodes' weights. 0: no new ones.
+    pub weight: u32,
+    /// The host by which clients reach it. Absent: the address it listens on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// From the wish to leave until its clients have to be elsewhere.
+    pub drain: Span,
+}
+
+/// What a node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Serves the API and tells clients which node to use.
+    Session,
+    /// Holds connections.
+    Channel,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redis {
+    /// `redis://`, `redis+sentinel://`, `redis+cluster://`, or with `rediss` over TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<Secret>,
+    /// Before all keys and channels.
+    pub prefix: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MongoDb {
+    /// `mongodb://` or `mongodb+srv://`, of a replica set or a sharded cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<Secret>,
+    pub database: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ZooKeeper {
+    /// `host:port`, with commas between them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub servers: Option<String>,
+    /// The path under which everything is.
+    pub root: String,
+    /// `user:password` (digest). Absent: the nodes are open to whoever reaches the servers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Secret>,
+    /// A node that is silent for as long is gone.
+    pub session_timeout: Span,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -238,6 +294,9 @@ impl Default for Config {
             limits: Limits::default(),
             auth: Auth::default(),
             log: Log::default(),
+            redis: Redis::default(),
+            mongodb: MongoDb::default(),
+            zookeeper: ZooKeeper::default(),
             development: Development::default(),
             namespaces: namespaces.into_iter().flatten().collect(),
         }
@@ -246,7 +305,31 @@ impl Default for Config {
 
 impl Default for Node {
     fn default() -> Self {
-        Self { name: "local".into() }
+        Self {
+            name: "local".into(),
+            roles: vec![Role::Session, Role::Channel],
+            weight: 100,
+            host: None,
+            drain: Span::seconds(5),
+        }
+    }
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self { url: None, prefix: "xpush".into() }
+    }
+}
+
+impl Default for MongoDb {
+    fn default() -> Self {
+        Self { url: None, database: "xpush".into() }
+    }
+}
+
+impl Default for ZooKeeper {
+    fn default() -> Self {
+        Self { servers: None, root: "/xpush".into(), auth: None, session_timeout: Span::seconds(6) }
     }
 }
 

@@ -4,8 +4,8 @@
 use toml::{Table, Value};
 
 use super::schema::{
-    Auth, BackendKey, Config, Development, Limits, Listen, Log, LogFormat, NamespaceSection, Node, Origins,
-    PublicUrls, RetentionKind, Secret, Store, Tls, TokenKey,
+    Auth, BackendKey, Config, Development, Limits, Listen, Log, LogFormat, MongoDb, NamespaceSection, Node,
+    Origins, PublicUrls, Redis, RetentionKind, Role, Secret, Store, Tls, TokenKey, ZooKeeper,
 };
 use super::unit::Span;
 use crate::auth::{Algorithm, Permissions};
@@ -25,7 +25,13 @@ pub(super) fn specimen() -> Table {
     };
     let config = Config {
         origins: Origins::List(vec![String::new()]),
-        node: Node { name: String::new() },
+        node: Node {
+            name: String::new(),
+            roles: vec![Role::Channel],
+            weight: 1,
+            host: text(),
+            drain: Span::seconds(1),
+        },
         listen: Listen::default(),
         public_urls: PublicUrls { webtransport: text(), quic: text(), websocket: text(), longpoll: text() },
         tls: Tls { cert: Some("".into()), key: Some("".into()) },
@@ -50,6 +56,14 @@ pub(super) fn specimen() -> Table {
             }],
         },
         log: Log { level: String::new(), format: LogFormat::Text },
+        redis: Redis { url: Some(Secret(String::new())), prefix: String::new() },
+        mongodb: MongoDb { url: Some(Secret(String::new())), database: String::new() },
+        zookeeper: ZooKeeper {
+            servers: text(),
+            root: String::new(),
+            auth: Some(Secret(String::new())),
+            session_timeout: Span::seconds(1),
+        },
         development: Development { allow_public: true },
         namespaces: "any".parse().map(|name| (name, namespace)).into_iter().collect(),
     };

@@ -9,9 +9,7 @@ use axum::{
 use serde::Serialize;
 
 use super::Api;
-
-/// A channel that nobody writes to: reading where it stands asks the store and nothing more.
-const PROBE: &str = "probe:readiness";
+use crate::node::Health;
 
 /// `GET /healthz`: the process answers.
 pub(super) async fn alive() -> &'static str {
@@ -22,23 +20,27 @@ pub(super) async fn alive() -> &'static str {
 struct Readiness {
     ready: bool,
     draining: bool,
-    /// Whether the durable log answers, or why not.
+    /// A backend is missing: what needs it is refused, all else goes on.
+    degraded: bool,
+    /// For each backend: `ok`, or why it can't be used.
     log: String,
+    broker: String,
+    membership: String,
     sessions: usize,
 }
 
 /// `GET /readyz`: new clients may be sent here.
 pub(super) async fn ready(State(api): State<Api>) -> impl IntoResponse {
     let node = &api.node;
-    let log = match PROBE.parse() {
-        Ok(channel) => node.durable_log().extent(&channel).await.map(drop).map_err(|error| error.to_string()),
-        Err(_) => Ok(()),
-    };
-    let draining = node.is_draining();
-    let ready = log.is_ok() && !draining;
+    let health = node.health().await;
+    let ready = node.is_ready(&health);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let log = log.err().unwrap_or_else(|| "ok".into());
-    (status, Json(Readiness { ready, draining, log, sessions: node.sessions.count() }))
+    let Health { log, broker, membership } = health;
+    let degraded = log.is_err() || broker.is_err() || membership.is_err();
+    let said = |checked: Result<(), String>| checked.err().unwrap_or_else(|| "ok".into());
+    let (draining, sessions) = (node.is_draining(), node.sessions.count());
+    let (log, broker, membership) = (said(log), said(broker), said(membership));
+    (status, Json(Readiness { ready, draining, degraded, log, broker, membership, sessions }))
 }
 
 /// `GET /metrics`

@@ -4,6 +4,7 @@
 mod access;
 mod api;
 mod health;
+mod nodes;
 mod page;
 mod problem;
 pub mod server;
@@ -22,7 +23,7 @@ use xpush_transports::Origins;
 pub use access::PeerAddress;
 pub use problem::Problem;
 
-use crate::node::Node;
+use crate::{membership::Roles, node::Node};
 
 /// A publish may name this many channels.
 pub const CHANNELS_PER_PUBLISH: usize = 100;
@@ -33,6 +34,7 @@ const BODY_OVERHEAD: usize = 64 * 1024;
 #[derive(Clone)]
 pub struct Api {
     pub node: Arc<Node>,
+    pub roles: Roles,
     pub origins: Origins,
     pub transports: Arc<WiresOf>,
 }
@@ -43,13 +45,22 @@ pub type WiresOf = dyn Fn(&str, bool) -> Transports + Send + Sync;
 /// The routes of the API, the operator and the page.
 pub fn router(api: Api) -> Router {
     let body_limit = api.node.limits.data * 2 + BODY_OVERHEAD;
+    let roles = api.roles;
     let guarded = middleware::from_fn_with_state(api.clone(), access::check_origin);
-    Router::new()
+    let mut routes = Router::new()
         .route("/v1/transports", get(api::transports))
-        .route("/v1/publish", post(api::publish))
-        .route("/v1/channels/{channel}/history", get(api::history))
-        .route("/v1/channels/{channel}/presence", get(api::presence))
-        .route("/v1/openapi.json", get(api::openapi))
+        .route("/v1/nodes", get(nodes::list))
+        .route("/v1/drain", post(nodes::drain))
+        .route("/v1/openapi.json", get(api::openapi));
+    if roles.session {
+        routes = routes
+            .route("/v1/tickets", post(nodes::ticket))
+            .route("/v1/publish", post(api::publish))
+            .route("/v1/channels/{channel}/history", get(api::history))
+            .route("/v1/channels/{channel}/presence", get(api::presence))
+            .merge(page::router());
+    }
+    routes
         // Within the guard, which answers a page's OPTIONS before the route can refuse it.
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(guarded)
@@ -58,7 +69,6 @@ pub fn router(api: Api) -> Router {
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
-        .merge(page::router())
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::wrong_method)
         .with_state(api)

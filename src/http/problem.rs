@@ -84,7 +84,7 @@ fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::UnknownNamespace | ErrorCode::NotConnected => StatusCode::NOT_FOUND,
         ErrorCode::CursorAhead => StatusCode::CONFLICT,
         ErrorCode::RateLimited | ErrorCode::LimitReached => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::Busy | ErrorCode::LogUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Busy | ErrorCode::NoNode | ErrorCode::LogUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,
     }

@@ -1,52 +1,62 @@
-//! What nobody waits for, and somebody has to look after: holes in a channel, sessions that did not return, counts of
-//! big channels, channels of a log that forgets.
+//! What nobody waits for, and somebody has to look after: holes in a channel, publications that nobody announced,
+//! sessions that did not return, counts of big channels, channels of a log that forgets.
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::{StreamExt as _, stream};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
-use xpush_protocol::{Occupancy, ServerFrame};
+use tracing::{info, warn};
+use xpush_protocol::{ChannelName, Occupancy, ServerFrame};
 
 use super::Node;
-use crate::{log::HOLD, namespace::Retention};
+use crate::{
+    broker::Carried,
+    channel::Channel,
+    log::{HOLD, Log},
+    membership::{Nodes, Status},
+    namespace::Retention,
+};
 
 /// How often holes, departures and big channels' counts are looked at.
 const TEND_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a publication may be under way before the log is read for it.
 const HOLE_PATIENCE: Duration = Duration::from_millis(200);
+/// How often the channels' tops are compared.
+const COMPARE_INTERVAL: Duration = Duration::from_secs(2);
+/// Channels whose logs are asked in one call.
+const COMPARE_CHUNK: usize = 1000;
+/// A node that died may have a write under way that its store takes a little later: so much later the channels are
+/// compared once more.
+const LATE_WRITE: Duration = Duration::from_secs(10);
+/// Reads of the log, and departures, that are under way at once.
+const TEND_CONCURRENCY: usize = 32;
+/// How often the backends are asked whether they are there.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the others are told how many sessions are here.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+
 impl Node {
-    /// Looks after what nobody waits for: holes, sessions that did not return, counts of big channels.
+    /// Looks after what nobody waits for, until `cancel`.
     pub async fn tend(self: Arc<Self>, cancel: CancellationToken) {
-        let mut ticks = interval(TEND_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = async { tokio::join!(self.tend_channels(), self.tend_sessions(), self.compare(), self.watch_nodes(), self.watch_backends()); } => {}
+        }
+    }
+
+    async fn tend_channels(&self) {
+        let mut ticks = every(TEND_INTERVAL);
         let (mut counted, mut held) = (Instant::now(), Instant::now());
         loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = cancel.cancelled() => return,
-            }
-            for departed in self.sessions.take_departed(Instant::now()) {
-                self.depart(departed).await;
-            }
+            ticks.tick().await;
             let tell_counts = counted.elapsed() >= Duration::from_secs(1);
             let hold = held.elapsed() >= HOLD / 4;
-            for channel in self.channels.all() {
-                if let Err(error) = channel.repair(HOLE_PATIENCE).await {
-                    warn!(channel = %channel.name(), %error, "a hole can't be read from the log yet");
-                }
-                if hold && !matches!(channel.policy().retention, Retention::Durable { .. }) {
-                    // What can go wrong here goes wrong for the next publisher too, who is told.
-                    let _ = channel.log().hold(channel.name()).await;
-                }
-                if tell_counts && let Some(occupancy) = channel.take_occupancy() {
-                    let channel_name = channel.name().clone();
-                    channel.tell_presence(&ServerFrame::Occupancy(Occupancy {
-                        channel: channel_name,
-                        occupancy,
-                    }));
-                }
-            }
+            let each = stream::iter(self.channels.all());
+            each.for_each_concurrent(TEND_CONCURRENCY, |channel| {
+                self.tend_channel(channel, hold, tell_counts)
+            })
+            .await;
             if tell_counts {
                 counted = Instant::now();
             }
@@ -55,4 +65,201 @@ impl Node {
             }
         }
     }
+
+    async fn tend_channel(&self, channel: Arc<Channel>, hold: bool, tell_counts: bool) {
+        if let Err(error) = channel.repair(HOLE_PATIENCE).await {
+            warn!(channel = %channel.name(), %error, "a hole can't be read from the log yet");
+        }
+        if hold && !matches!(channel.policy().retention, Retention::Durable { .. }) {
+            // What can go wrong here goes wrong for the next publisher too, who is told.
+            let _ = channel.log().hold(channel.name()).await;
+        }
+        if tell_counts && let Some(occupancy) = channel.take_occupancy() {
+            let name = channel.name().clone();
+            let frame = ServerFrame::Occupancy(Occupancy { channel: name.clone(), occupancy });
+            channel.tell_presence(&frame);
+            self.broker.publish(Carried::Presence { channel: name, occupancy, frame }).await;
+        }
+    }
+
+    async fn tend_sessions(&self) {
+        let mut ticks = every(TEND_INTERVAL);
+        let mut told = Instant::now();
+        loop {
+            ticks.tick().await;
+            let departed = stream::iter(self.sessions.take_departed(Instant::now()));
+            departed.for_each_concurrent(TEND_CONCURRENCY, |departed| self.depart(departed)).await;
+            if told.elapsed() >= STATUS_INTERVAL {
+                told = Instant::now();
+                self.membership.tell(self.status());
+            }
+        }
+    }
+
+    /// How this node is, for the others.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let sessions = u32::try_from(self.sessions.count()).unwrap_or(u32::MAX);
+        Status { sessions, draining: self.is_draining() }
+    }
+
+    /// Finds what was published and never came: by the tops, every `COMPARE_INTERVAL`; by the logs, at once when
+    /// something happened that may have swallowed tops as well.
+    async fn compare(&self) {
+        if !self.is_in_cluster() {
+            return;
+        }
+        let mut ticks = every(COMPARE_INTERVAL);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => self.compare_tops().await,
+                () = self.inbox.doubted() => self.compare_logs().await,
+            }
+        }
+    }
+
+    async fn compare_tops(&self) {
+        let (durable, recent) = self.active();
+        self.compare_with_log(&self.recent, &recent).await;
+        if durable.is_empty() {
+            return;
+        }
+        // A broker that does not answer is doubted once it is back.
+        let Ok(tops) = self.broker.tops(&durable).await else { return };
+        let mut unknown = Vec::new();
+        for (name, top) in durable.into_iter().zip(tops) {
+            match (top, self.channels.get(&name)) {
+                (Some(top), Some(channel)) => channel.note_top(top),
+                (None, Some(_)) => unknown.push(name),
+                (_, None) => {}
+            }
+        }
+        self.announce(&unknown).await;
+    }
+
+    /// Channels without a top, as after the broker's memory was lost: the log says where they stand, and everybody
+    /// is told.
+    async fn announce(&self, channels: &[ChannelName]) {
+        for chunk in channels.chunks(COMPARE_CHUNK) {
+            let tops = match self.durable.tops(chunk).await {
+                Ok(tops) => tops,
+                Err(error) => return warn!(%error, "the tops of channels can't be read from the log yet"),
+            };
+            let each = stream::iter(chunk.iter().zip(tops));
+            each.for_each_concurrent(TEND_CONCURRENCY, async |(name, cursor)| {
+                if let Some(channel) = self.channels.get(name) {
+                    channel.note_top(cursor);
+                    self.broker.publish(Carried::Top { channel: name.clone(), cursor }).await;
+                }
+            })
+            .await;
+        }
+    }
+
+    async fn compare_logs(&self) {
+        let (durable, recent) = self.active();
+        info!(channels = durable.len() + recent.len(), "comparing the channels with their logs");
+        self.compare_with_log(&self.durable, &durable).await;
+        self.compare_with_log(&self.recent, &recent).await;
+    }
+
+    async fn compare_with_log(&self, log: &Arc<dyn Log>, channels: &[ChannelName]) {
+        for chunk in channels.chunks(COMPARE_CHUNK) {
+            match log.tops(chunk).await {
+                Ok(tops) => {
+                    for (name, top) in chunk.iter().zip(tops) {
+                        if let Some(channel) = self.channels.get(name) {
+                            channel.note_top(top);
+                        }
+                    }
+                }
+                Err(error) => {
+                    warn!(%error, "the channels can't be compared with their log yet");
+                    // It has to be done; the next tick is soon enough.
+                    self.inbox.doubt();
+                    tokio::time::sleep(TEND_INTERVAL).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The channels with subscribers here whose holes are filled: durable, and recent.
+    fn active(&self) -> (Vec<ChannelName>, Vec<ChannelName>) {
+        let kept =
+            self.channels.all().into_iter().filter(|channel| !channel.policy().retention.is_ephemeral());
+        let (durable, recent): (Vec<_>, Vec<_>) =
+            kept.partition(|channel| matches!(channel.policy().retention, Retention::Durable { .. }));
+        let names =
+            |channels: Vec<Arc<Channel>>| channels.iter().map(|channel| channel.name().clone()).collect();
+        (names(durable), names(recent))
+    }
+
+    /// For the metrics.
+    async fn watch_backends(&self) {
+        let mut ticks = every(HEALTH_INTERVAL);
+        let mut before = None;
+        loop {
+            ticks.tick().await;
+            let health = self.health().await;
+            if before.as_ref() != Some(&health) {
+                for (backend, checked) in
+                    [("log", &health.log), ("broker", &health.broker), ("membership", &health.membership)]
+                {
+                    if let Err(error) = checked {
+                        warn!(backend, %error, "a backend can't be used: what needs it is refused, all else goes on");
+                    }
+                }
+                if before.is_some()
+                    && health.log.is_ok()
+                    && health.broker.is_ok()
+                    && health.membership.is_ok()
+                {
+                    info!("all backends can be used again");
+                }
+                before = Some(health);
+            }
+        }
+    }
+
+    /// A node that died may have appended what it told nobody.
+    async fn watch_nodes(&self) {
+        let mut nodes = self.membership.nodes();
+        let mut known: Nodes = nodes.borrow_and_update().clone();
+        let mut again = None::<Instant>;
+        loop {
+            let late = async {
+                match again {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = nodes.changed() => {
+                    if changed.is_err() {
+                        return std::future::pending().await;
+                    }
+                    let now = nodes.borrow_and_update().clone();
+                    let gone = known.iter().filter(|old| !now.iter().any(|new| new.instance == old.instance));
+                    let gone: Vec<_> = gone.map(|node| node.id.as_str()).collect();
+                    if !gone.is_empty() {
+                        info!(?gone, "nodes are gone");
+                        self.inbox.doubt();
+                        again = Some(Instant::now() + LATE_WRITE);
+                    }
+                    known = now;
+                }
+                () = late => {
+                    again = None;
+                    self.inbox.doubt();
+                }
+            }
+        }
+    }
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }

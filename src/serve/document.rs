@@ -8,6 +8,7 @@ use std::{
 
 use xpush::{
     config::{Config, PublicUrls},
+    membership::{NodeId, NodeInfo, Roles, Status},
     node::Node,
 };
 use xpush_protocol::{Endpoint, TransportKind, Transports};
@@ -16,6 +17,8 @@ use xpush_transports::tls::Certificates;
 /// The answer to `GET /v1/transports`, but for the host.
 pub(super) struct Document {
     node: String,
+    /// Where the others say that this node is.
+    host: Option<String>,
     http: SocketAddr,
     tls: SocketAddr,
     public: PublicUrls,
@@ -25,12 +28,13 @@ pub(super) struct Document {
 impl Document {
     pub(super) fn new(
         config: &Config,
-        node: &str,
         http: SocketAddr,
         tls: SocketAddr,
         certificates: Arc<Certificates>,
     ) -> Self {
-        Self { node: node.into(), http, tls, public: config.public_urls.clone(), certificates }
+        let (node, host, public) =
+            (config.node.name.clone(), config.node.host.clone(), config.public_urls.clone());
+        Self { node, host, http, tls, public, certificates }
     }
 
     /// `host` is what the client called, with or without a port; over TLS it gets the TLS port for all wires.
@@ -60,9 +64,26 @@ impl Document {
         }
     }
 
+    /// As the other nodes tell of this one.
+    pub(super) fn node(&self, id: &NodeId, roles: Roles, weight: u32) -> NodeInfo {
+        let host = self.host.clone().unwrap_or_else(|| self.http.ip().to_string());
+        NodeInfo {
+            id: id.clone(),
+            instance: rand::random(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            roles,
+            weight,
+            wires: self.answer(&host, false),
+            secure_wires: self.answer(&host, true),
+            url: format!("http://{}", authority(&host, self.http)),
+            secure_url: format!("https://{}", authority(&host, self.tls)),
+            status: Status::default(),
+        }
+    }
+
     /// What a newcomer reads first.
     pub(super) fn banner(&self, config: &Config, node: &Node) -> String {
-        let mut text = format!("XPUSH {} runs as node `{}`\n", env!("CARGO_PKG_VERSION"), node.name);
+        let mut text = format!("XPUSH {} runs as node `{}`\n", env!("CARGO_PKG_VERSION"), node.id);
         let mut line = |name: &str, what: String| {
             // Writing into a String does not fail.
             let _ = writeln!(text, "  {name:<13} {what}");

@@ -88,7 +88,9 @@ async fn identify(
     connect: &Connect,
 ) -> Result<(Session, Vector), Refusal> {
     let state = connect.state.as_deref().map(|sealed| node.open_state(sealed)).transpose()?;
-    let token = connect.token.clone().or_else(|| state.as_ref().and_then(|state| state.token.clone()));
+    let of_ticket = connect.ticket.as_deref().map(|ticket| node.open_ticket(ticket)).transpose()?.flatten();
+    let token =
+        connect.token.clone().or(of_ticket).or_else(|| state.as_ref().and_then(|state| state.token.clone()));
     if token.is_none() && peer.is_foreign_page() {
         return Err(Refusal::new(ErrorCode::Unauthenticated, "a page from elsewhere needs a token"));
     }

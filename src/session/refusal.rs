@@ -3,7 +3,7 @@
 use xpush_protocol::{ChannelName, Error, ErrorCode};
 
 use crate::{
-    auth::{ApiKeyError, StateError, TokenError},
+    auth::{ApiKeyError, StateError, TicketError, TokenError},
     log::LogError,
 };
 
@@ -52,4 +52,4 @@ macro_rules! from_auth {
         })*
     };
 }
-from_auth!(TokenError, StateError, ApiKeyError);
+from_auth!(TokenError, StateError, TicketError, ApiKeyError);

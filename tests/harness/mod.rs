@@ -9,10 +9,10 @@ use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use xpush::{
     auth::{Algorithm, ApiKeys, Auth, Claims, Key, Signer, StateSealer, Verifier},
-    broker,
-    channel::Channels,
+    broker::{self, Inbox},
     client::{Client, ClientError},
     log::{Capacity, Embedded, Keep, KeepByNamespace, Log, Memory},
+    membership::{self, NodeInfo, Roles, Status},
     metrics::Metrics,
     namespace::{Namespaces, Policy, Retention},
     node::{Limits, Node, Parts},
@@ -21,7 +21,7 @@ use xpush::{
 };
 use xpush_protocol::{
     ChannelName, ClientFrame, Codec, Connect, Connected, Cursor, Json, MessageId, Publish, Published,
-    ServerFrame, Subscribe, Subscribed,
+    ServerFrame, Subscribe, Subscribed, Transports,
 };
 use xpush_transports::{Admission, Settings, memory};
 
@@ -85,7 +85,6 @@ impl TestNode {
         let in_memory: KeepByNamespace =
             HashMap::from([("live".parse().unwrap(), recent), ("typing".parse().unwrap(), none)]);
         let store = Arc::new(Embedded::open(folder.path(), namespaces.keep()).unwrap());
-        let channels = Arc::new(Channels::default());
         let auth = Auth {
             verifier: Verifier::new(vec![Key::new(Algorithm::Hs256, SECRET).unwrap()]),
             api_keys: ApiKeys::default(),
@@ -93,14 +92,14 @@ impl TestNode {
             loopback_anonymous: options.anonymous,
         };
         let node = Node::new(Parts {
-            name: "test".into(),
             namespaces,
             limits: options.limits,
             auth,
-            channels: Arc::clone(&channels),
+            inbox: Arc::new(Inbox::new("test".parse().unwrap())),
             recent: Arc::new(Memory::new(in_memory, Capacity { channels: 10_000, bytes: 64 << 20 })),
             durable: Arc::clone(&store) as Arc<dyn Log>,
-            broker: Arc::new(broker::InProcess::new(channels)),
+            broker: Arc::new(broker::Alone),
+            membership: Arc::new(membership::Alone::new(node_info())),
             presence: Arc::new(presence::InProcess::default()),
             metrics: Arc::new(Metrics::default()),
         });
@@ -142,6 +141,28 @@ impl TestNode {
     pub async fn user(&self, name: &str) -> TestClient {
         let connect = Connect { token: Some(token(name, "**", 3600)), ..Connect::default() };
         self.client_with(Codec::Json, connect).await.unwrap()
+    }
+}
+
+/// How a node that is alone tells of itself.
+fn node_info() -> NodeInfo {
+    let wires = || Transports {
+        version: String::new(),
+        node: "test".into(),
+        transports: vec![],
+        certificate_hashes: vec![],
+    };
+    NodeInfo {
+        id: "test".parse().unwrap(),
+        instance: 1,
+        version: String::new(),
+        roles: Roles { session: true, channel: true },
+        weight: 1,
+        wires: wires(),
+        secure_wires: wires(),
+        url: String::new(),
+        secure_url: String::new(),
+        status: Status::default(),
     }
 }
 
