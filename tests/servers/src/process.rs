@@ -135,6 +135,11 @@ impl Process {
         self.child.is_some() && !self.paused.load(Ordering::Relaxed)
     }
 
+    /// Perhaps paused, not killed.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.child.is_some()
+    }
+
     fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().unwrap_or_else(|| panic!("{} is not running", self.name));
         kill_process(Pid::from_child(child), signal).expect("a child of ours can be signalled");

@@ -1,5 +1,7 @@
 //! One Redis server. It keeps nothing on disk unless the arguments say so.
 
+use std::ffi::OsString;
+use std::fs;
 use std::net::SocketAddr;
 
 use crate::port::Port;
@@ -18,17 +20,24 @@ impl Redis {
 
     /// With further arguments of `redis-server`, which win over the tests' own: `&["--appendonly", "yes"]`.
     pub async fn with(arguments: &[&str]) -> Self {
-        let port = Port::claim();
-        let process = Process::new(format!("Redis on port {}", port.number()), "redis-server", |_| {
-            let own = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"];
-            let mut all: Vec<String> = own.iter().map(|word| word.to_string()).collect();
-            all.push(port.number().to_string());
-            all.extend(arguments.iter().map(|word| word.to_string()));
-            all
-        });
-        let mut redis = Self { port, process };
+        let mut redis = Self::configured("Redis", "", arguments);
         redis.restart().await;
         redis
+    }
+
+    /// Not started yet. What stands in the lines, a server may rewrite: Sentinel tells it whom to follow, and it
+    /// has to remember that when restarted. An argument would say the old again.
+    pub(crate) fn configured(name: &str, lines: &str, arguments: &[&str]) -> Self {
+        let port = Port::claim();
+        let number = port.number();
+        let process = Process::new(format!("{name} on port {number}"), "redis-server", |folder| {
+            let file = folder.join("redis.conf");
+            let own = format!("port {number}\nbind 127.0.0.1\nsave \"\"\nappendonly no\n{lines}");
+            fs::write(&file, own).expect("Redis's configuration is written");
+            let arguments = arguments.iter().map(OsString::from);
+            [file.into_os_string()].into_iter().chain(arguments).collect()
+        });
+        Self { port, process }
     }
 
     pub fn url(&self) -> String {
@@ -53,9 +62,28 @@ impl Redis {
         self.process.kill();
     }
 
+    /// Neither killed nor paused.
+    pub(crate) fn is_running(&self) -> bool {
+        self.process.is_running()
+    }
+
+    /// Perhaps paused, not killed.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.process.is_alive()
+    }
+
     /// On the same port, with the same arguments and folder. Returns when it answers.
     pub async fn restart(&mut self) {
         self.process.spawn();
+        self.answers().await;
+    }
+
+    /// A cluster's nodes and a set's members start side by side.
+    pub(crate) fn spawn(&mut self) {
+        self.process.spawn();
+    }
+
+    pub(crate) async fn answers(&mut self) {
         let address = self.address();
         self.process.answers(async || resp::ask(address, &["PING"]).await.is_ok()).await;
     }

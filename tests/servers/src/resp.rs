@@ -17,6 +17,22 @@ pub(crate) async fn ask(server: SocketAddr, words: &[&str]) -> io::Result<String
     tokio::time::timeout(ANSWER_LIMIT, exchange(server, words)).await?
 }
 
+/// The value that follows `name` in an answer of names and values in turn, such as that of `SENTINEL MASTER`.
+pub(crate) fn value<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = answer.lines();
+    while let (Some(key), Some(value)) = (lines.next(), lines.next()) {
+        if key == name {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// The value of `name:value`, as `INFO` and `CLUSTER INFO` write it.
+pub(crate) fn field<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
+    answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+}
+
 async fn exchange(server: SocketAddr, words: &[&str]) -> io::Result<String> {
     let mut stream = BufReader::new(TcpStream::connect(server).await?);
     let mut request = format!("*{}\r\n", words.len());
