@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use crate::redis::Redis;
 use crate::resp;
-use crate::until::until;
+use crate::until::Wait;
 
 const NODES: usize = 3;
 
@@ -86,15 +86,18 @@ impl RedisCluster {
     }
 
     async fn is_whole(&self) {
-        let nodes = NODES.to_string();
+        let whole = Wait::until("Redis Cluster to be whole");
         for node in &self.nodes {
-            until("Redis Cluster to be whole", async || {
-                let answer = resp::ask(node.address(), &["CLUSTER", "INFO"]).await.unwrap_or_default();
-                resp::field(&answer, "cluster_state") == Some("ok")
-                    && resp::field(&answer, "cluster_size") == Some(&nodes)
-                    && resp::field(&answer, "cluster_slots_ok") == Some(&SLOTS.to_string())
-            })
-            .await;
+            while !says_whole(node.address()).await {
+                whole.more().await;
+            }
         }
     }
+}
+
+async fn says_whole(node: SocketAddr) -> bool {
+    let answer = resp::ask(node, &["CLUSTER", "INFO"]).await.unwrap_or_default();
+    resp::field(&answer, "cluster_state") == Some("ok")
+        && resp::field(&answer, "cluster_size") == Some(&NODES.to_string())
+        && resp::field(&answer, "cluster_slots_ok") == Some(&SLOTS.to_string())
 }

@@ -12,7 +12,7 @@ use mongodb::options::{ClientOptions, ServerAddress};
 
 use crate::port::Port;
 use crate::process::Process;
-use crate::until::until;
+use crate::until::Wait;
 
 /// Beside the workspace's own files, where `tests/run` installs it. It is under the SSPL, so nothing of it is ours
 /// to commit or to ship.
@@ -45,8 +45,10 @@ impl Mongo {
             member.process.spawn();
         }
         for member in &mut set.members {
-            let address = member.port.address();
-            member.process.answers(async || hello(address).await.is_some()).await;
+            let starting = member.process.starting();
+            while hello(member.port.address()).await.is_none() {
+                member.process.not_yet(&starting).await;
+            }
         }
         set.initiate().await;
         set.primary().await;
@@ -70,8 +72,8 @@ impl Mongo {
 
     /// Waits until there is one.
     pub async fn primary(&self) -> usize {
-        let mut primary = None;
-        until("MongoDB to have a primary", async || {
+        let elected = Wait::until("MongoDB to have a primary");
+        loop {
             let mut claims = Vec::new();
             for (at, member) in self.members.iter().enumerate() {
                 // A paused member would cost the whole limit of an answer.
@@ -83,11 +85,11 @@ impl Mongo {
                 }
             }
             // A primary that was paused claims to be one still, until it hears of the later election.
-            primary = claims.into_iter().max().map(|(_, at)| at);
-            primary.is_some()
-        })
-        .await;
-        primary.expect("until has found it")
+            if let Some((_, at)) = claims.into_iter().max() {
+                return at;
+            }
+            elected.more().await;
+        }
     }
 
     /// Returns when the process is gone.
@@ -162,12 +164,16 @@ impl Mongo {
 
     async fn stands(&mut self, member: usize) {
         let address = self.address(member);
-        let stands = async || {
-            hello(address)
-                .await
-                .is_some_and(|answer| says(&answer, "isWritablePrimary") || says(&answer, "secondary"))
-        };
-        self.members[member].process.answers(stands).await;
+        let process = &mut self.members[member].process;
+        let starting = process.starting();
+        loop {
+            if let Some(answer) = hello(address).await
+                && (says(&answer, "isWritablePrimary") || says(&answer, "secondary"))
+            {
+                return;
+            }
+            process.not_yet(&starting).await;
+        }
     }
 
     fn has_majority(&self) -> bool {
@@ -205,6 +211,8 @@ fn process(at: usize, port: &Port, program: &Path) -> Process {
         .into();
         arguments.extend(["--port".to_owned(), port.number().to_string()]);
         arguments.extend(["--dbpath".to_owned(), folder.display().to_string()]);
+        // Otherwise every connection of the tests takes lines of its log.
+        arguments.push("--quiet".to_owned());
         // Without this, it leaves a socket in the machine's own folder.
         arguments.push("--nounixsocket".to_owned());
         arguments

@@ -13,7 +13,7 @@ use std::thread;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::until::until;
+use crate::until::Wait;
 
 /// As much of a server's log as helps to see why a test failed.
 const TAIL_LINES: usize = 40;
@@ -91,23 +91,19 @@ impl Process {
         self.paused.store(false, Ordering::Relaxed);
     }
 
-    /// Waits until the server answers. Panics with its last words when it has ended instead.
-    pub(crate) async fn answers(&mut self, mut condition: impl AsyncFnMut() -> bool) {
-        let what = format!("{} to answer", self.name);
-        until(&what, async || {
-            if let Some(child) = &mut self.child
-                && let Some(status) = child.try_wait().expect("a child of ours can be waited for")
-            {
-                self.child = None;
-                panic!(
-                    "{} did not start: {status}. Does ./tests/run install it?\n{}",
-                    self.name,
-                    self.tail()
-                );
-            }
-            condition().await
-        })
-        .await;
+    pub(crate) fn starting(&self) -> Wait {
+        Wait::until(format!("{} to answer", self.name))
+    }
+
+    /// Between two polls of a server that starts. Panics with its last words when it has ended instead.
+    pub(crate) async fn not_yet(&mut self, starting: &Wait) {
+        if let Some(child) = &mut self.child
+            && let Some(status) = child.try_wait().expect("a child of ours can be waited for")
+        {
+            self.child = None;
+            panic!("{} did not start: {status}. Does ./tests/run install it?\n{}", self.name, self.tail());
+        }
+        starting.more().await;
     }
 
     /// SIGSTOP: its connections stay open and nobody answers.

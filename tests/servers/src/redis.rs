@@ -85,7 +85,10 @@ impl Redis {
 
     pub(crate) async fn answers(&mut self) {
         let address = self.address();
-        self.process.answers(async || resp::ask(address, &["PING"]).await.is_ok()).await;
+        let starting = self.process.starting();
+        while resp::ask(address, &["PING"]).await.is_err() {
+            self.process.not_yet(&starting).await;
+        }
     }
 
     /// Arrays come back as lines, nil as an empty text. Panics when the server refuses or does not answer.

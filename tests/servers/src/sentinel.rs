@@ -7,7 +7,7 @@ use crate::port::Port;
 use crate::process::Process;
 use crate::redis::Redis;
 use crate::resp::{self, ask};
-use crate::until::until;
+use crate::until::Wait;
 
 const NAME: &str = "mymaster";
 const SENTINELS: usize = 3;
@@ -83,16 +83,15 @@ impl RedisSentinel {
     }
 
     async fn primary_at(&self) -> usize {
-        let mut found = None;
-        until("Sentinel to name a primary", async || {
-            found = self.named().await;
-            match found {
-                Some(at) => role(&self.servers[at]).await.as_deref() == Some("master"),
-                None => false,
+        let named = Wait::until("Sentinel to name a primary that runs");
+        loop {
+            if let Some(at) = self.named().await
+                && role(&self.servers[at]).await.as_deref() == Some("master")
+            {
+                return at;
             }
-        })
-        .await;
-        found.expect("until has found it")
+            named.more().await;
+        }
     }
 
     /// The running server that all Sentinels agree on.
@@ -113,28 +112,23 @@ impl RedisSentinel {
     async fn settled(&self) {
         let primary = self.primary_at().await;
         self.follows(1 - primary).await;
-        let others = (SENTINELS - 1).to_string();
+        let known = Wait::until("every Sentinel to know the replica and the other Sentinels");
         for sentinel in &self.sentinels {
-            let address = sentinel.port.address();
-            until("Sentinel to know the replica and the other Sentinels", async || {
-                let Ok(answer) = ask(address, &["SENTINEL", "MASTER", NAME]).await else { return false };
-                let Ok(replicas) = ask(address, &["SENTINEL", "REPLICAS", NAME]).await else { return false };
-                resp::value(&answer, "num-other-sentinels") == Some(&others)
-                    && resp::value(&answer, "flags") == Some("master")
-                    && resp::value(&replicas, "flags") == Some("slave")
-                    && resp::value(&replicas, "master-link-status") == Some("ok")
-            })
-            .await;
+            while !sentinel.knows_all().await {
+                known.more().await;
+            }
         }
     }
 
     async fn follows(&self, at: usize) {
-        let address = self.servers[at].address();
-        until("the replica to follow the primary", async || {
-            let answer = ask(address, &["INFO", "replication"]).await.unwrap_or_default();
-            resp::field(&answer, "master_link_status") == Some("up")
-        })
-        .await;
+        let follows = Wait::until("the Redis replica to follow the primary");
+        loop {
+            let answer = ask(self.servers[at].address(), &["INFO", "replication"]).await.unwrap_or_default();
+            if resp::field(&answer, "master_link_status") == Some("up") {
+                return;
+            }
+            follows.more().await;
+        }
     }
 }
 
@@ -162,7 +156,20 @@ impl Sentinel {
         self.process.spawn();
         let address = self.port.address();
         let periods: Vec<&str> = ["SENTINEL", "DEBUG"].into_iter().chain(PERIODS).collect();
-        self.process.answers(async || ask(address, &periods).await.is_ok()).await;
+        let starting = self.process.starting();
+        while ask(address, &periods).await.is_err() {
+            self.process.not_yet(&starting).await;
+        }
+    }
+
+    async fn knows_all(&self) -> bool {
+        let address = self.port.address();
+        let Ok(primary) = ask(address, &["SENTINEL", "MASTER", NAME]).await else { return false };
+        let Ok(replicas) = ask(address, &["SENTINEL", "REPLICAS", NAME]).await else { return false };
+        resp::value(&primary, "num-other-sentinels") == Some(&(SENTINELS - 1).to_string())
+            && resp::value(&primary, "flags") == Some("master")
+            && resp::value(&replicas, "flags") == Some("slave")
+            && resp::value(&replicas, "master-link-status") == Some("ok")
     }
 }
 

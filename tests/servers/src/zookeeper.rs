@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::port::Port;
 use crate::process::Process;
-use crate::until::until;
+use crate::until::Wait;
 
 /// Debian's; the manifest of the first names the rest. The second makes its log readable.
 const CLASS_PATH: &str = "/usr/share/java/zookeeper.jar:/usr/share/java/slf4j-simple.jar";
@@ -71,20 +71,18 @@ impl ZooKeeper {
 
     /// Waits until there is one.
     pub async fn leader(&self) -> usize {
-        let mut leader = None;
-        until("ZooKeeper to have a leader", async || {
+        let elected = Wait::until("ZooKeeper to have a leader");
+        loop {
             for (at, member) in self.members.iter().enumerate() {
                 // A paused member would cost the whole limit of an answer.
                 if member.process.is_running()
                     && let Some("leader" | "standalone") = mode(member.address()).await.as_deref()
                 {
-                    leader = Some(at);
+                    return at;
                 }
             }
-            leader.is_some()
-        })
-        .await;
-        leader.expect("until has found it")
+            elected.more().await;
+        }
     }
 
     /// Returns when the process is gone.
@@ -127,14 +125,19 @@ impl ZooKeeper {
         let running = self.members.iter().filter(|member| member.process.is_running()).count();
         let may_serve = running > self.members.len() / 2;
         let address = self.address(member);
-        let ready = async || {
-            if may_serve {
+        let process = &mut self.members[member].process;
+        let starting = process.starting();
+        loop {
+            let ready = if may_serve {
                 mode(address).await.is_some()
             } else {
                 four_letters(address, "srvr").await.is_ok()
+            };
+            if ready {
+                return;
             }
-        };
-        self.members[member].process.answers(ready).await;
+            process.not_yet(&starting).await;
+        }
     }
 }
 
