@@ -31,13 +31,16 @@ use crate::history::{ChannelNumber, ClientNumber, Event, Kept, Message, Missing,
 use places::{Places, Source};
 use reader::{Outcome, Reader};
 
-/// More are not kept: one fault may break a promise to everybody.
-const VIOLATIONS_LIMIT: usize = 1000;
+/// More of one kind are counted and not kept: one fault may break a promise to everybody.
+const KEPT_OF_A_KIND: usize = 100;
 
 /// What came out.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
+    /// The first of each kind.
     pub(crate) violations: Vec<Violation>,
+    /// All of each kind.
+    pub(crate) counts: HashMap<&'static str, usize>,
     pub(crate) records: usize,
     pub(crate) published: usize,
     pub(crate) acknowledged: usize,
@@ -54,8 +57,12 @@ impl Report {
     /// Fails with what is wrong, if anything is.
     pub(crate) fn assert_clean(&self) {
         let first: Vec<String> = self.violations.iter().take(20).map(ToString::to_string).collect();
-        let count = self.violations.len();
-        assert!(count == 0, "{count} promises are broken, first:\n{}\nof {self}", first.join("\n"));
+        let counts = &self.counts;
+        assert!(
+            counts.is_empty(),
+            "promises are broken: {counts:?}, first:\n{}\nof {self}",
+            first.join("\n")
+        );
     }
 }
 
@@ -206,7 +213,9 @@ impl<'a> Checker<'a> {
 
     fn tell(&mut self, at: Duration, channel: ChannelNumber, broken: impl IntoIterator<Item = Broken>) {
         for what in broken {
-            if self.report.violations.len() < VIOLATIONS_LIMIT {
+            let count = self.report.counts.entry(what.kind()).or_default();
+            *count += 1;
+            if *count <= KEPT_OF_A_KIND {
                 let channel = self.streams[channel.0 as usize].name.clone();
                 self.report.violations.push(Violation { at, channel, what });
             }

@@ -38,10 +38,11 @@ impl fmt::Display for Message {
 }
 
 impl Message {
-    /// Out of a message id that `Display` made.
+    /// Out of a message id that `Display` made. A further part makes it another id of the same message.
     pub(crate) fn parse(id: &str) -> Option<Self> {
-        let (publisher, number) = id.split_once('.')?;
-        Some(Self { publisher: ClientNumber(publisher.parse().ok()?), number: number.parse().ok()? })
+        let mut parts = id.split('.');
+        let publisher = ClientNumber(parts.next()?.parse().ok()?);
+        Some(Self { publisher, number: parts.next()?.parse().ok()? })
     }
 }
 

@@ -6,4 +6,11 @@
 #![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
 
 mod checker;
+mod client;
+#[path = "../harness/mod.rs"]
+mod harness;
 mod history;
+mod planted;
+mod random;
+mod run;
+mod stand_in;

@@ -62,6 +62,34 @@ pub(crate) enum Broken {
     Unasked { client: ClientNumber, message: Message },
 }
 
+impl Broken {
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::OffsetReused { .. } => "OffsetReused",
+            Self::StandsTwice { .. } => "StandsTwice",
+            Self::AnsweredElsewhere { .. } => "AnsweredElsewhere",
+            Self::AcknowledgedLost { .. } => "AcknowledgedLost",
+            Self::BeforeItsPast { .. } => "BeforeItsPast",
+            Self::RefusedYetThere { .. } => "RefusedYetThere",
+            Self::Invented { .. } => "Invented",
+            Self::Garbled { .. } => "Garbled",
+            Self::Hole { .. } => "Hole",
+            Self::DeliveredTwice { .. } => "DeliveredTwice",
+            Self::ResumedElsewhere { .. } => "ResumedElsewhere",
+            Self::TurnedAway { .. } => "TurnedAway",
+            Self::FalseGap { .. } => "FalseGap",
+            Self::EpochChanged { .. } => "EpochChanged",
+            Self::Missed { .. } => "Missed",
+            Self::Phantom { .. } => "Phantom",
+            Self::HoleInLog { .. } => "HoleInLog",
+            Self::NodesDiffer { .. } => "NodesDiffer",
+            Self::Leaked { .. } => "Leaked",
+            Self::LetIn { .. } => "LetIn",
+            Self::Unasked { .. } => "Unasked",
+        }
+    }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.3}s {}: {:?}", self.at.as_secs_f64(), self.channel, self.what)
