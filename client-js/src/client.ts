@@ -183,6 +183,7 @@ export class Client extends Emitter<ClientEvents> {
       const answer = await this.ask(id, { presence: { id, channel } }, true);
       return (answer as { presence: wire.PresenceList }).presence;
     },
+    renew: () => this.connector.connection?.break("the channel's log was lost"),
     random: () => (this.options.random ?? Math.random)(),
   };
 

@@ -83,6 +83,7 @@ export class FakeWire implements Wire {
 export class FakeNet {
   readonly wires: FakeWire[] = [];
   readonly fates: { [kind in WireKind]: Fate } = { webtransport: "opens", websocket: "opens", longpoll: "opens" };
+  epoch = EPOCH;
   readonly log = new Map<string, wire.Publication[]>();
   /** What `connect` is answered with instead, once. */
   refusal: Omit<wire.Error, "id"> | undefined;
@@ -142,11 +143,11 @@ export class FakeNet {
     let log = this.log.get(channel);
     if (!log) this.log.set(channel, (log = []));
     const known = log.find((publication) => publication.message_id === message_id);
-    if (known) return { id: 0, cursor: { epoch: EPOCH, offset: known.offset }, duplicate: true };
+    if (known) return { id: 0, cursor: { epoch: this.epoch, offset: known.offset }, duplicate: true };
     const publication = { channel, offset: log.length + 1, message_id, event: "message", data, time: Date.now() };
     log.push(publication);
     for (const wire of this.wires) if (wire.subscriptions.has(channel)) wire.frame({ publication });
-    return { id: 0, cursor: { epoch: EPOCH, offset: publication.offset } };
+    return { id: 0, cursor: { epoch: this.epoch, offset: publication.offset } };
   }
 
   command(wire: FakeWire, frame: wire.ClientFrame): void {
@@ -165,7 +166,7 @@ export class FakeNet {
     else if ("history" in frame) {
       const { id, channel } = frame.history;
       const publications = this.log.get(channel) ?? [];
-      wire.frame({ history: { id, channel, publications, top: { epoch: EPOCH, offset: publications.length } } });
+      wire.frame({ history: { id, channel, publications, top: { epoch: this.epoch, offset: publications.length } } });
     } else if ("send" in frame) wire.frame({ sent: { id: frame.send.id, sessions: 1 } });
   }
 
@@ -192,8 +193,10 @@ export class FakeNet {
 
   private subscribe(wire: FakeWire, { id, channel, cursor, last }: wire.Subscribe): void {
     const log = this.log.get(channel) ?? [];
-    const offset = cursor?.offset ?? log.length - Math.min(last ?? 0, log.length);
-    const subscribed = { subscribed: { id, channel, cursor: { epoch: EPOCH, offset }, top: log.length } };
+    const lost = cursor !== undefined && cursor.epoch !== this.epoch;
+    const offset = lost ? 0 : (cursor?.offset ?? log.length - Math.min(last ?? 0, log.length));
+    const gap = lost ? { gap: { channel, epoch: this.epoch, from: 1, to: 0 } } : {};
+    const subscribed = { subscribed: { id, channel, cursor: { epoch: this.epoch, offset }, top: log.length, ...gap } };
     wire.subscriptions.add(channel);
     if (!this.overtake || wire.kind !== "webtransport") {
       wire.frame(subscribed);

@@ -49,6 +49,9 @@ pub struct Channel {
 struct State {
     /// Behind the last publication that was handed out. `None` until the log was asked.
     delivered: Option<Cursor>,
+    /// The epoch changed while somebody listened: from then on every publication says its own, since the
+    /// subscriptions began with different ones.
+    epoch_told: bool,
     subscribers: Slab<Subscriber>,
     early: BTreeMap<u64, Early>,
     /// Since when `early` waits for a publication that did not come.
@@ -257,6 +260,14 @@ impl Channel {
         self.state().pending_occupancy.take()
     }
 
+    /// The epoch as a publication read from the log has to say it; `None` where every subscriber knows it.
+    pub(crate) fn told_epoch(&self, of_log: Epoch) -> Option<Epoch> {
+        let mut state = self.state();
+        // The log may tell of the change before the first publication of the new epoch is here.
+        state.epoch_told |= state.delivered.is_some_and(|delivered| delivered.epoch != of_log);
+        state.epoch_told.then_some(of_log)
+    }
+
     fn is_idle(&self) -> bool {
         self.state().subscribers.is_empty()
     }
@@ -267,7 +278,8 @@ impl Channel {
         if state.subscribers.is_empty() {
             return;
         }
-        let encoded = Encoded::publication(self.name.clone(), Arc::clone(publication));
+        let told = state.epoch_told.then_some(epoch);
+        let encoded = Encoded::publication(self.name.clone(), told, Arc::clone(publication));
         for (_, subscriber) in &state.subscribers {
             subscriber.outbox.push_live(subscriber.delivery, Cursor { epoch, offset }, &encoded, self.lane);
         }
@@ -294,6 +306,7 @@ impl Channel {
     /// The log lost the channel and began anew, or a part of it: every subscriber has to read on from the log,
     /// where it finds what it missed, or the gap.
     fn change_epoch(&self, state: &mut State, now: Cursor) {
+        state.epoch_told |= state.delivered.is_some_and(|before| before.epoch != now.epoch);
         state.delivered = Some(now);
         state.early.clear();
         state.turned_away = 0;

@@ -67,7 +67,11 @@ impl Node {
         Ok(HistoryPage {
             id: 0,
             channel: channel.clone(),
-            publications: page.publications.iter().map(|publication| publication.to_frame(channel)).collect(),
+            publications: page
+                .publications
+                .iter()
+                .map(|publication| publication.to_frame(channel, None))
+                .collect(),
             top: Cursor { epoch: extent.epoch, offset: extent.top },
             next,
             gap,

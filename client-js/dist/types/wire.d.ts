@@ -395,6 +395,13 @@ export type Publication = {
     channel: string;
     offset: number;
     /**
+     * Which numbering `offset` is of. Absent: the one that the subscription began with (`subscribed.cursor`), or, on
+     * a page of history, the page's (`top`). A server says it once the channel's epoch changed under somebody who
+     * listens: on a wire of several streams a publication of the new epoch may overtake the `gap` that announces it,
+     * and one of the old epoch may come behind it.
+     */
+    epoch?: Epoch;
+    /**
      * The publisher's id of it.
      */
     message_id: string;
@@ -452,7 +459,7 @@ export type Occupancy = {
 /**
  * The publications `from` to `to` (both included) of `epoch` can't be had any more. What follows begins at
  * `to + 1`. On a wire of several streams it may overtake publications before `from`: it counts once they are there.
- * If `epoch` is not the one of the client's cursor, what was behind that cursor in the old epoch is
+ * If `epoch` is not the one of the client's cursor, it counts at once: what was behind that cursor in the old epoch is
  * lost as well, and `to` may be 0: nothing of the new epoch is.
  */
 export type Gap = {
