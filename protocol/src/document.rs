@@ -64,6 +64,9 @@ pub struct TicketRequest {
     /// As in `connect`. Absent: anonymous, where the server allows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+    /// A node that the client could not reach, or that just left it: another one is named, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub avoid: Option<String>,
 }
 
 /// A node to use, and the ticket to show there.
