@@ -63,7 +63,8 @@ pub(crate) fn of_server(args: &ServeArgs) -> anyhow::Result<Config> {
         set.push(("listen.tls".into(), address.to_string()));
     }
     if !args.role.is_empty() {
-        set.push(("node.roles".into(), args.role.join(",")));
+        let quoted: Vec<_> = args.role.iter().map(|role| format!("\"{role}\"")).collect();
+        set.push(("node.roles".into(), format!("[{}]", quoted.join(", "))));
     }
     if let Some(name) = &args.name {
         set.push(("node.name".into(), name.clone()));
