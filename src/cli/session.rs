@@ -25,6 +25,15 @@ impl ServerArgs {
         Ok(Server::discover(&self.server, &self.certificate_hash).await?)
     }
 
+    /// Further servers, with the same trust.
+    pub(crate) async fn discover_all(&self, bases: &[String]) -> anyhow::Result<Vec<Server>> {
+        let mut servers = Vec::with_capacity(bases.len());
+        for base in bases {
+            servers.push(Server::discover(base, &self.certificate_hash).await?);
+        }
+        Ok(servers)
+    }
+
     /// A connection that has said who it is.
     pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
         let codec = if self.via == Via::Longpoll { Codec::Json } else { Codec::MessagePack };
