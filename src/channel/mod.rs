@@ -6,6 +6,8 @@
 
 mod encoded;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,

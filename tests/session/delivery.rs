@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use xpush::log::{From, Query};
 use xpush_protocol::{
     ClientFrame, Codec, Connect, ErrorCode, History, MessageId, Resubscribe, ServerFrame, Unsubscribe,
 };
@@ -101,31 +100,6 @@ async fn a_cursor_of_a_lost_epoch_gets_a_gap_and_one_from_the_future_an_error() 
     assert_eq!(client.publication().await.0, 1);
     let future = xpush_protocol::Cursor { offset: 99, ..client.publish("room:b", 1).await.unwrap().cursor };
     assert_eq!(code(client.subscribe_at("room:b", Some(future)).await.unwrap_err()), ErrorCode::CursorAhead);
-}
-
-#[tokio::test]
-async fn a_stray_publication_of_another_epoch_changes_nothing() {
-    let node = TestNode::start();
-    let (name, mut client) = (channel("live:a"), node.client().await);
-    client.subscribe("live:a").await;
-    let cursor = client.publish("live:a", 1).await.unwrap().cursor;
-    let first = loop {
-        if let ServerFrame::Publication(publication) = client.event().await {
-            break publication;
-        }
-    };
-    assert_eq!((first.offset, first.epoch), (1, None));
-    let stray = xpush_protocol::Epoch(cursor.epoch.0 ^ 1);
-    let read = Query { from: From::After(0), limit: 1, bytes: 1000 };
-    let page = node.node.channels.get(&name).unwrap().log().read(&name, read).await.unwrap();
-    node.node.channels.deliver(&name, stray, &page.publications[0]);
-    client.publish("live:a", 2).await.unwrap();
-    let second = loop {
-        if let ServerFrame::Publication(publication) = client.event().await {
-            break publication;
-        }
-    };
-    assert_eq!((second.offset, second.epoch), (2, None), "only the log says which epoch holds");
 }
 
 #[tokio::test]
