@@ -227,14 +227,16 @@ impl Node {
         self.publishing.wait().await;
     }
 
+    /// Messages a second of one publisher, from here on; 0 is no limit.
+    pub fn limit_publishes(&self, per_second: u32) {
+        self.rates.set_limit(per_second);
+    }
+
     /// Counts a publish against its publisher's allowance.
     pub fn admit_publish(&self, publisher: &Publisher) -> Result<(), Refusal> {
         self.rates.take(publisher).map_err(|wait| Refusal {
             code: ErrorCode::RateLimited,
-            message: format!(
-                "a publisher may publish {} messages a second",
-                self.limits.publishes_per_second
-            ),
+            message: format!("a publisher may publish {} messages a second", self.rates.limit()),
             retry_after: Some(wait.as_millis().max(1) as u32),
         })
     }

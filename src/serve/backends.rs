@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 use xpush::{
     broker::{self, Broker, Inbox},
     config::Config,
@@ -25,6 +26,8 @@ pub(super) struct Backends {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) presence: Arc<dyn Presence>,
     pub(super) membership: Arc<dyn Membership>,
+    /// What all nodes watch, if there is such a thing.
+    pub(super) document: Option<watch::Receiver<Option<String>>>,
     /// How each is left, in order.
     closing: Vec<BoxFuture<'static, ()>>,
 }
@@ -51,6 +54,7 @@ impl Backends {
             broker: Arc::new(broker::Alone),
             presence: Arc::new(presence::InProcess::default()),
             membership: Arc::new(membership::Alone::new(node)),
+            document: None,
             closing: vec![Box::pin(async move {
                 // It fails only if closing panicked, and then it is as closed as it will be.
                 let _ = tokio::task::spawn_blocking(move || store.close()).await;
