@@ -49,6 +49,7 @@ export class Client extends Emitter<ClientEvents> {
   private readonly queue: SendQueue;
   private readonly requests = new Requests();
   private readonly tokens: TokenKeeper;
+  private readonly directory: Directory;
   private readonly connector: Connector;
   private readonly makers: { [kind in WireKind]?: WireFactory };
   /** Channels by the id of the `subscribe` that is under way. */
@@ -75,10 +76,11 @@ export class Client extends Emitter<ClientEvents> {
       (error) => this.emit("error", error),
     );
     this.makers = { ...makers(options), ...options.wires };
-    const { base: first, cap } = options.backoff ?? { base: 500, cap: 20_000 };
+    const { base: first, cap } = options.backoff ?? { base: 200, cap: 20_000 };
+    this.directory = new Directory(base, () => this.tokens.current, options.random);
     this.connector = new Connector(
       this.host(),
-      new Directory(base),
+      this.directory,
       new WireMemory(base),
       new Backoff(first, cap, options.random),
     );
@@ -238,10 +240,11 @@ export class Client extends Emitter<ClientEvents> {
       if (size > VECTOR_BUDGET) break;
       subscriptions.push(entry);
     }
+    const { ticket } = this.directory;
     const token = this.tokens.current;
     return {
       id: this.nextId(),
-      ...(token !== undefined && { token }),
+      ...(ticket !== undefined ? { ticket } : token !== undefined && { token }),
       ...(this.resumeState !== undefined && { state: this.resumeState }),
       subscriptions,
       agent: AGENT,
@@ -285,7 +288,7 @@ export class Client extends Emitter<ClientEvents> {
     this.emit("transport", undefined);
   }
 
-  private refused(error: wire.Error | WireEnd): Verdict {
+  private refused(error: wire.Error | CommandError | WireEnd): Verdict {
     switch (error.code) {
       case "invalid_state":
       case 4004:
@@ -308,6 +311,8 @@ export class Client extends Emitter<ClientEvents> {
 
   /** The token was not taken. `another`: something else is different the next time. */
   private deny(another: boolean): Verdict {
+    // The token itself may do where what stood for it did not.
+    if (this.directory.dropTicket()) return "again";
     this.tokens.drop();
     return another || this.tokens.renewable ? "again" : "never";
   }

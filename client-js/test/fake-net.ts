@@ -15,6 +15,9 @@ export type Fate =
   /** It neither opens nor fails. */
   | "silent";
 
+/** What becomes of a question to a node's HTTP API: an answer, another status, none ever, no connection. */
+export type HttpFate = "answers" | number | "silent" | "refuses";
+
 export const EPOCH = 3;
 
 /** One wire of the net, from the server's side. */
@@ -31,6 +34,7 @@ export class FakeWire implements Wire {
 
   constructor(
     readonly kind: WireKind,
+    readonly node: string,
     private readonly net: FakeNet,
     private readonly events: WireEvents,
   ) {}
@@ -84,6 +88,19 @@ export class FakeNet {
   readonly wires: FakeWire[] = [];
   readonly fates: { [kind in WireKind]: Fate } = { webtransport: "opens", websocket: "opens", longpoll: "opens" };
   epoch = EPOCH;
+  /** By host; those that are not named answer. */
+  readonly http = new Map<string, HttpFate>();
+  /** Nodes whose wires can't be had. */
+  readonly down = new Set<string>();
+  /** The node that tickets name; absent: there are no tickets. */
+  assigned: string | undefined;
+  /** What was asked over HTTP: hosts and paths. */
+  readonly asked: string[] = [];
+  /** What a ticket was asked with. */
+  readonly ticketRequests: wire.TicketRequest[] = [];
+  /** The nodes that a ticket's answer names. */
+  nodes: string[] = [];
+  private tickets = 0;
   readonly log = new Map<string, wire.Publication[]>();
   /** What `connect` is answered with instead, once. */
   refusal: Omit<wire.Error, "id"> | undefined;
@@ -99,8 +116,7 @@ export class FakeNet {
 
   constructor() {
     mock.timers.enable({ apis: ["setTimeout", "setInterval", "Date"] });
-    globalThis.fetch = (() =>
-      Promise.resolve({ status: 200, text: () => Promise.resolve(JSON.stringify(this.document)) })) as never;
+    globalThis.fetch = ((url: string, init: RequestInit) => this.answer(new URL(url), init)) as never;
   }
 
   restore(): void {
@@ -110,13 +126,34 @@ export class FakeNet {
 
   /** For the client's constructor. */
   get options(): ClientOptions {
-    const factory: WireFactory = ({ kind }, _codec, events) => this.dial(kind, events);
+    const factory: WireFactory = ({ kind, url }, _codec, events) => this.dial(kind, new URL(url).host, events);
     return { wires: { webtransport: factory, websocket: factory, longpoll: factory }, random: () => 0.5 };
   }
 
-  private get document(): wire.Transports {
-    const transports = WIRE_KINDS.map((kind) => ({ kind, url: `https://x/${kind}` }));
-    return { version: "0", node: "n", transports, certificate_hashes: [] };
+  private answer({ host, pathname }: URL, { body, signal }: RequestInit): Promise<unknown> {
+    this.asked.push(host + pathname);
+    const fate = this.http.get(host) ?? "answers";
+    if (fate === "refuses") return Promise.reject(new TypeError("refused"));
+    if (fate === "silent") return new Promise((_, reject) => signal!.addEventListener("abort", () => reject(new Error("aborted"))));
+    const [status, answer] =
+      typeof fate === "number"
+        ? [fate, { error: { code: fate === 401 ? "token_expired" : "no_node", message: "", retry: fate >= 500 } }]
+        : pathname === "/v1/transports"
+          ? [200, this.document(host)]
+          : this.assigned === undefined
+            ? [404, ""]
+            : [200, this.ticket(this.assigned, body as string)];
+    return Promise.resolve({ status, text: () => Promise.resolve(JSON.stringify(answer)) });
+  }
+
+  private ticket(node: string, body: string): wire.Ticket {
+    this.ticketRequests.push(JSON.parse(body) as wire.TicketRequest);
+    return { ticket: `ticket${++this.tickets}`, expires_in: 60, node, wires: this.document(node), nodes: this.nodes };
+  }
+
+  private document(node: string): wire.Transports {
+    const transports = WIRE_KINDS.map((kind) => ({ kind, url: `https://${node}/${kind}` }));
+    return { version: "0", node, transports, certificate_hashes: [] };
   }
 
   /** The wire in use. */
@@ -179,7 +216,7 @@ export class FakeNet {
     const session = state ?? `session${++this.sessions}`;
     const limits = { frame: 1000, in_flight: 100, subscriptions: 100 };
     const expiry = this.expiresIn === undefined ? {} : { expires_in: this.expiresIn };
-    wire.frame({ connected: { id, session, state: session, node: "n", ping_interval: 15_000, limits, ...expiry } });
+    wire.frame({ connected: { id, session, state: session, node: wire.node, ping_interval: 15_000, limits, ...expiry } });
     // One session, one connection: the older is told.
     for (const other of this.wires) {
       if (other !== wire && other.subscriptions.has(`session:${session}`)) {
@@ -211,10 +248,10 @@ export class FakeNet {
     for (const publication of log.slice(offset, half + 3)) wire.frame({ publication });
   }
 
-  private dial(kind: WireKind, events: WireEvents): FakeWire {
-    const wire = new FakeWire(kind, this, events);
+  private dial(kind: WireKind, node: string, events: WireEvents): FakeWire {
+    const wire = new FakeWire(kind, node, this, events);
     this.wires.push(wire);
-    const fate = this.fates[kind];
+    const fate = this.down.has(node) ? "refuses" : this.fates[kind];
     if (fate === "opens") queueMicrotask(() => wire.opens());
     else if (fate === "refuses") queueMicrotask(() => wire.ends());
     else if (typeof fate === "number") setTimeout(() => wire.opens(), fate);

@@ -1,4 +1,5 @@
-//! The bodies of the HTTP requests that clients of every kind make: which wires there are, and a poll.
+//! The bodies of the HTTP requests that clients of every kind make: which node to use, which wires there are, and a
+//! poll.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

@@ -31,6 +31,10 @@ export type Connect = {
      */
     token?: string;
     /**
+     * What `POST /v1/tickets` gave, in the place of the token that it was given for.
+     */
+    ticket?: string;
+    /**
      * What the last `connected` gave: the same session goes on.
      */
     state?: string;
@@ -387,7 +391,7 @@ export type Error = {
 /**
  * Why a command failed. On the wire it is its name.
  */
-export type ErrorCode = "malformed" | "unknown_command" | "invalid_field" | "invalid_name" | "too_deep" | "too_large" | "out_of_order" | "unauthenticated" | "invalid_token" | "token_expired" | "invalid_state" | "permission_denied" | "unknown_namespace" | "not_supported" | "cursor_ahead" | "already_subscribed" | "not_subscribed" | "limit_reached" | "rate_limited" | "busy" | "not_connected" | "log_unavailable" | "internal";
+export type ErrorCode = "malformed" | "unknown_command" | "invalid_field" | "invalid_name" | "too_deep" | "too_large" | "out_of_order" | "unauthenticated" | "invalid_token" | "token_expired" | "invalid_state" | "permission_denied" | "unknown_namespace" | "not_supported" | "cursor_ahead" | "already_subscribed" | "not_subscribed" | "limit_reached" | "rate_limited" | "busy" | "not_connected" | "no_node" | "log_unavailable" | "internal";
 /**
  * A message, in its place in the channel.
  */
@@ -542,6 +546,62 @@ export type Endpoint = {
      * `https:`, `quic:`, `ws:` or `wss:`, `http:` or `https:`.
      */
     url: string;
+};
+/**
+ * `POST /v1/tickets`: which node to use.
+ */
+export type TicketRequest = {
+    /**
+     * As in `connect`. Absent: anonymous, where the server allows it.
+     */
+    token?: string;
+};
+/**
+ * A node to use, and the ticket to show there.
+ */
+export type Ticket = {
+    /**
+     * Stands in `connect` for the token that it was given for.
+     */
+    ticket: string;
+    /**
+     * Seconds.
+     */
+    expires_in: number;
+    node: string;
+    wires: Transports;
+    /**
+     * Where the next ticket can be had: base URLs, of the answering node first.
+     */
+    nodes: Array<string>;
+};
+/**
+ * `GET /v1/nodes`: the nodes that live, for operators.
+ */
+export type NodeList = {
+    nodes: Array<NodeEntry>;
+};
+/**
+ * One node.
+ */
+export type NodeEntry = {
+    id: string;
+    version: string;
+    /**
+     * `session`, `channel`.
+     */
+    roles: Array<string>;
+    weight: number;
+    /**
+     * Sessions that are connected.
+     */
+    sessions: number;
+    draining: boolean;
+    /**
+     * Where its HTTP API is.
+     */
+    url: string;
+    wires: Transports;
 };
 /**
  * `POST /v1/poll`.
