@@ -51,19 +51,6 @@ pub trait Log: Send + Sync + 'static {
     /// What there is of a channel. One that was never written to is empty.
     fn extent<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<Extent, LogError>>;
 
-    /// Where each of these channels ends, in their order: to find what was appended and nobody announced.
-    fn tops<'a>(&'a self, channels: &'a [ChannelName]) -> BoxFuture<'a, Result<Vec<Cursor>, LogError>> {
-        let tops = async move {
-            let mut tops = Vec::with_capacity(channels.len());
-            for channel in channels {
-                let extent = self.extent(channel).await?;
-                tops.push(Cursor { epoch: extent.epoch, offset: extent.top });
-            }
-            Ok(tops)
-        };
-        Box::pin(tops)
-    }
-
     /// As `extent`, for a channel that somebody listens to: as long as this is asked again within `HOLD`, a log that
     /// forgets idle channels does not forget this one, and its epoch stays what it is.
     fn hold<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<Extent, LogError>> {
