@@ -166,7 +166,7 @@ impl<'a> Registration<'a> {
             }
             let changed = async {
                 if self.status.changed().await.is_err() {
-                    pending().await
+                    pending::<()>().await;
                 }
             };
             if written == wanted {

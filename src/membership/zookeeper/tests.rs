@@ -130,7 +130,9 @@ async fn a_node_that_dies_vanishes_and_its_restart_takes_its_place() {
     let proxy = Proxy::to(servers.address(0)).await;
     let b = join(servers.connect_string(), "b");
     let dying = join(proxy.address(), "a");
-    sees(&b, &["a", "b"]).await;
+    for node in [&dying, &b] {
+        sees(node, &["a", "b"]).await;
+    }
     proxy.cut();
     let again = ZooKeeper::start(settings(servers.connect_string()), node("a", 2)).unwrap();
     until("the restarted node", async || b.nodes().borrow()[0].instance == 2).await;
