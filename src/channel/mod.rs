@@ -197,13 +197,12 @@ impl Channel {
     pub fn note_top(&self, top: Cursor) {
         let mut state = self.state();
         match state.delivered {
-            Some(delivered) if delivered.epoch == top.epoch => {
-                if top.offset > delivered.offset {
-                    state.turned_away = state.turned_away.max(top.offset);
-                    state.hole_since.get_or_insert_with(Instant::now);
-                }
+            Some(delivered) if delivered.epoch != top.epoch => state.doubt(),
+            Some(delivered) if delivered.offset < top.offset => {
+                state.turned_away = state.turned_away.max(top.offset);
+                state.hole_since.get_or_insert_with(Instant::now);
             }
-            Some(_) => state.doubt(),
+            Some(_) => {}
             // `load` will ask the log.
             None => {}
         }
