@@ -4,7 +4,11 @@
 //! Invariant: nothing here but the backends' own rooms names a vendor.
 
 mod carried;
+#[cfg(test)]
+mod contract;
 mod inbox;
+#[cfg(feature = "redis")]
+mod redis;
 
 use std::fmt;
 
@@ -14,6 +18,8 @@ use xpush_protocol::{ChannelName, Cursor, SessionId, UserId};
 
 pub use carried::{Carried, Taken};
 pub use inbox::Inbox;
+#[cfg(feature = "redis")]
+pub use redis::Redis;
 
 use crate::membership::NodeId;
 

@@ -63,6 +63,13 @@ contract!(embedded, |keep| {
 });
 #[cfg(feature = "mongodb")]
 contract!(mongodb, |keep| Box::pin(crate::log::mongodb::open(keep)));
+#[cfg(feature = "redis")]
+contract!(redis, |keep| Box::pin(async {
+    let server = xpush_test_servers::Redis::start().await;
+    let settings = crate::redis::Settings { url: server.url(), prefix: "test".into() };
+    let link = crate::redis::Link::connect(&settings).await.unwrap();
+    (std::sync::Arc::new(crate::log::Redis::new(link, 1, keep)) as _, Box::new(server) as _)
+}));
 
 type Open = fn(KeepByNamespace) -> LocalBoxFuture<'static, Opened>;
 

@@ -8,10 +8,12 @@ mod contract;
 #[cfg(feature = "embedded")]
 mod embedded;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod memory;
 #[cfg(feature = "mongodb")]
 mod mongodb;
+#[cfg(feature = "redis")]
+mod redis;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -24,6 +26,8 @@ pub use self::embedded::Embedded;
 pub use self::memory::{Capacity, Memory};
 #[cfg(feature = "mongodb")]
 pub use self::mongodb::MongoDb;
+#[cfg(feature = "redis")]
+pub use self::redis::Redis;
 use crate::publication::{Draft, Publication};
 
 /// Keeps the publications of channels, in order.
