@@ -253,6 +253,7 @@ export class Client extends Emitter<ClientEvents> {
 
   private adopted(connection: Connection, connected: wire.Connected, hello: wire.Connect): void {
     this.connectId = hello.id;
+    this.directory.avoid = undefined;
     this.subscribing.clear();
     this.know(connected);
     const named = new Set(hello.subscriptions?.map(({ channel }) => channel));
@@ -281,6 +282,7 @@ export class Client extends Emitter<ClientEvents> {
   }
 
   private lost(): void {
+    this.directory.avoid = this.node;
     this.queue.detach();
     this.requests.detach();
     this.subscribing.clear();
@@ -342,8 +344,10 @@ export class Client extends Emitter<ClientEvents> {
     else if ("sent" in frame) this.requests.answered(frame.sent.id, frame);
     else if ("refreshed" in frame) this.requests.answered(frame.refreshed.id, frame);
     else if ("message" in frame) this.emit("message", frame.message as Message);
-    else if ("draining" in frame) this.connector.drain(frame.draining);
-    else if ("expired" in frame) this.expired();
+    else if ("draining" in frame) {
+      this.directory.avoid = this.node;
+      this.connector.drain(frame.draining);
+    } else if ("expired" in frame) this.expired();
     else if ("connected" in frame) this.moved(frame.connected);
   }
 

@@ -201,7 +201,8 @@ export class Connector {
       over: () => {
         this.race = undefined;
         if (this.current && (won || (beside && this.choice === "auto"))) return this.settle(all);
-        this.stale = this.directory.detour = true;
+        this.stale = true;
+        this.directory.avoid = this.directory.named;
         const reasons = [...failed].map(([kind, reason]) => `${kind}: ${reason}`).join("; ");
         this.host.trouble(new WireError(`no wire could be had (${reasons})`));
         this.fallBack();

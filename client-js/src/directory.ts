@@ -28,8 +28,10 @@ export class Directory {
   private bases: readonly string[];
   /** Those that give no tickets, and only tell their own wires. */
   private readonly plain = new Set<string>();
-  /** Ask a server for its own wires the next time: the node that was named can't be had, and not everybody knows yet. */
-  detour = false;
+  /** A node that was lost or can't be had: it may be dead, and the servers not know yet. */
+  avoid: string | undefined;
+  /** The node that was named last. */
+  named: string | undefined;
   private given: { readonly text: string; readonly until: number } | undefined;
 
   /** `base`: a server's URL, without `/v1/…`. `token`: the one in use. */
@@ -62,8 +64,6 @@ export class Directory {
   /** Asks one server after the other, without waiting long for those before. `undefined`: nobody answered. */
   private ask(): Promise<Address[] | undefined> {
     const left = [...this.bases];
-    const { detour } = this;
-    this.detour = false;
     let open = 0;
     let timer: ReturnType<typeof setTimeout> | undefined;
     return new Promise((resolve) => {
@@ -73,7 +73,7 @@ export class Directory {
         if (base !== undefined) {
           open++;
           timer = setTimeout(next, PATIENCE);
-          this.askOne(base, detour).then(
+          this.askOne(base).then(
             (adopt) => {
               // Not if a faster one was heard already.
               if (open > 0) resolve(Promise.resolve().then(adopt));
@@ -81,28 +81,25 @@ export class Directory {
               clearTimeout(timer);
             },
             () => {
-              if (open > 0 && --open >= 0) next();
+              if (open === 0) return;
+              open--;
+              next();
             },
           );
         } else if (open === 0) resolve(undefined);
       };
-      next(detour ? undefined : 0);
+      next(0);
     });
   }
 
   /** Gives what is to be taken over if this server's answer is the one that counts. Rejects: it is of no use now. */
-  private async askOne(base: string, detour: boolean): Promise<() => Address[]> {
-    if (!detour && !this.plain.has(base)) {
-      const token = this.token();
-      const { status, body } = await answer(`${base}/v1/tickets`, JSON.stringify(token === undefined ? {} : { token }));
+  private async askOne(base: string): Promise<() => Address[]> {
+    if (!this.plain.has(base)) {
+      const asked = JSON.stringify({ token: this.token(), avoid: this.avoid });
+      const { status, body } = await answer(`${base}/v1/tickets`, asked);
       if (status === 200) {
-        const { ticket, expires_in, wires, nodes } = JSON.parse(body) as wire.Ticket;
-        const addresses = read(wires);
-        return () => {
-          this.given = { text: ticket, until: Date.now() + expires_in * 1000 };
-          this.bases = [...new Set([base, this.base, ...nodes])].slice(0, BASES);
-          return addresses;
-        };
+        const ticket = JSON.parse(body) as wire.Ticket;
+        return this.answered(base, ticket.wires, ticket);
       }
       if (status !== 404 && status !== 405) {
         const { error } = JSON.parse(body) as { error: wire.Error };
@@ -114,10 +111,15 @@ export class Directory {
       this.plain.add(base);
     }
     const { body } = await answer(`${base}/v1/transports`);
-    const addresses = read(JSON.parse(body) as wire.Transports);
+    return this.answered(base, JSON.parse(body) as wire.Transports);
+  }
+
+  private answered(base: string, document: wire.Transports, ticket?: wire.Ticket): () => Address[] {
+    const addresses = read(document);
     return () => {
-      this.given = undefined;
-      this.bases = [...new Set([base, ...this.bases])];
+      this.given = ticket && { text: ticket.ticket, until: Date.now() + ticket.expires_in * 1000 };
+      this.named = document.node;
+      this.bases = [...new Set([base, this.base, ...(ticket?.nodes ?? this.bases)])].slice(0, BASES);
       return addresses;
     };
   }

@@ -427,7 +427,11 @@ export type TicketRequest = {
 /**
  * As in `connect`. Absent: anonymous, where the server allows it.
  */
-token?: string, };
+token?: string, 
+/**
+ * A node that the client could not reach, or that just left it: another one is named, if there is one.
+ */
+avoid?: string, };
 
 /**
  * A node to use, and the ticket to show there.

@@ -94,6 +94,8 @@ export class FakeNet {
   readonly down = new Set<string>();
   /** The node that tickets name; absent: there are no tickets. */
   assigned: string | undefined;
+  /** The one that they name to who avoids that. */
+  second = "n2";
   /** What was asked over HTTP: hosts and paths. */
   readonly asked: string[] = [];
   /** What a ticket was asked with. */
@@ -142,12 +144,14 @@ export class FakeNet {
           ? [200, this.document(host)]
           : this.assigned === undefined
             ? [404, ""]
-            : [200, this.ticket(this.assigned, body as string)];
+            : [200, this.ticket(body as string)];
     return Promise.resolve({ status, text: () => Promise.resolve(JSON.stringify(answer)) });
   }
 
-  private ticket(node: string, body: string): wire.Ticket {
-    this.ticketRequests.push(JSON.parse(body) as wire.TicketRequest);
+  private ticket(body: string): wire.Ticket {
+    const request = JSON.parse(body) as wire.TicketRequest;
+    this.ticketRequests.push(request);
+    const node = request.avoid === this.assigned ? this.second : this.assigned!;
     return { ticket: `ticket${++this.tickets}`, expires_in: 60, node, wires: this.document(node), nodes: this.nodes };
   }
 

@@ -18,8 +18,10 @@ export declare class Directory {
     private bases;
     /** Those that give no tickets, and only tell their own wires. */
     private readonly plain;
-    /** Ask a server for its own wires the next time: the node that was named can't be had, and not everybody knows yet. */
-    detour: boolean;
+    /** A node that was lost or can't be had: it may be dead, and the servers not know yet. */
+    avoid: string | undefined;
+    /** The node that was named last. */
+    named: string | undefined;
     private given;
     /** `base`: a server's URL, without `/v1/…`. `token`: the one in use. */
     constructor(base: string, token: () => string | undefined, random?: () => number);
@@ -33,5 +35,6 @@ export declare class Directory {
     private ask;
     /** Gives what is to be taken over if this server's answer is the one that counts. Rejects: it is of no use now. */
     private askOne;
+    private answered;
     private usual;
 }

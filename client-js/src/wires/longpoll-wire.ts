@@ -36,7 +36,6 @@ export class LongPollWire implements Wire {
   private outbox: string[] = [];
   /** Publishes that were handed over and are not answered yet. */
   private readonly open = new Set<number>();
-  private due = false;
   private polling = false;
   private sending = false;
   private readonly requests = new Set<HttpRequest>();
@@ -53,12 +52,7 @@ export class LongPollWire implements Wire {
   send(frame: Encoded): void {
     // This wire is JSON.
     this.outbox.push(frame as string);
-    if (this.due) return;
-    this.due = true;
-    defer(() => {
-      this.due = false;
-      this.flush();
-    });
+    defer(() => this.flush());
   }
 
   sendLossy(frame: Encoded): void {

@@ -12,7 +12,6 @@ export declare class LongPollWire implements Wire {
     private outbox;
     /** Publishes that were handed over and are not answered yet. */
     private readonly open;
-    private due;
     private polling;
     private sending;
     private readonly requests;
