@@ -18,7 +18,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 
-pub(crate) use session::ServerArgs;
+pub(crate) use session::{ServerArgs, Whereabouts};
 
 /// Whoever reads our output went away, as `head` does: nothing more is wanted.
 #[derive(Debug, thiserror::Error)]

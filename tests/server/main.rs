@@ -12,6 +12,7 @@ mod nodes;
 mod operator;
 mod polls;
 mod process;
+mod sessions;
 mod tokens;
 mod websocket;
 mod wires;
