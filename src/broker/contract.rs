@@ -128,7 +128,7 @@ pub(super) async fn a_publication_arrives_where_somebody_listens(open: Open) {
     let watched = Watched::at(&b, &room).await;
     b.broker.listen(Topic::Channel(room)).await;
     for offset in 1..=100 {
-        assert_eq!(a.broker.publish(watched.publication(offset)).await, 1);
+        assert_eq!(a.broker.publish(watched.publication(offset)).await, Ok(1));
     }
     until("all of them to arrive", async || watched.has_delivered(100).await).await;
 }
@@ -141,8 +141,8 @@ pub(super) async fn what_a_node_publishes_it_does_not_hear_itself(open: Open) {
         node.broker.listen(Topic::Channel(room.clone())).await;
     }
     // Of its own node's epoch: it would take it.
-    assert_eq!(a.broker.publish(here.publication(1)).await, 1, "this node is not counted");
-    assert_eq!(a.broker.publish(there.publication(1)).await, 1);
+    assert_eq!(a.broker.publish(here.publication(1)).await, Ok(1), "this node is not counted");
+    assert_eq!(a.broker.publish(there.publication(1)).await, Ok(1));
     until("the other node to have it", async || there.has_delivered(1).await).await;
     assert!(here.has_delivered(0).await);
 }
@@ -151,13 +151,13 @@ pub(super) async fn nobody_gets_what_nobody_listens_to(open: Open) {
     let Opened { nodes: [a, b], guard: _guard } = open().await;
     let room = channel("room:a");
     let watched = Watched::at(&b, &room).await;
-    assert_eq!(a.broker.publish(watched.publication(1)).await, 0);
+    assert_eq!(a.broker.publish(watched.publication(1)).await, Ok(0));
     let topic = Topic::Channel(room);
     b.broker.listen(topic.clone()).await;
     b.broker.unlisten(&topic);
-    until("it to be taken back", async || a.broker.publish(watched.publication(9)).await == 0).await;
+    until("it to be taken back", async || a.broker.publish(watched.publication(9)).await == Ok(0)).await;
     b.broker.listen(topic).await;
-    assert_eq!(a.broker.publish(watched.publication(1)).await, 1);
+    assert_eq!(a.broker.publish(watched.publication(1)).await, Ok(1));
     until("it to arrive", async || watched.has_delivered(1).await).await;
 }
 
@@ -171,9 +171,9 @@ pub(super) async fn who_listens_twice_listens_until_both_cease(open: Open) {
     b.broker.unlisten(&topic);
     // What is asked for later is done later: the former would be seen by now.
     b.broker.listen(Topic::Channel(channel("room:b"))).await;
-    assert_eq!(a.broker.publish(watched.publication(1)).await, 1);
+    assert_eq!(a.broker.publish(watched.publication(1)).await, Ok(1));
     b.broker.unlisten(&topic);
-    until("nobody to listen", async || a.broker.publish(watched.publication(9)).await == 0).await;
+    until("nobody to listen", async || a.broker.publish(watched.publication(9)).await == Ok(0)).await;
 }
 
 pub(super) async fn who_ceases_and_begins_at_once_listens(open: Open) {
@@ -187,7 +187,7 @@ pub(super) async fn who_ceases_and_begins_at_once_listens(open: Open) {
             tokio::task::yield_now().await;
         }
         b.broker.listen(topic.clone()).await;
-        assert_eq!(a.broker.publish(watched.publication(offset)).await, 1, "the {offset}th time");
+        assert_eq!(a.broker.publish(watched.publication(offset)).await, Ok(1), "the {offset}th time");
     }
     until("all of them to arrive", async || watched.has_delivered(200).await).await;
 }
@@ -202,7 +202,7 @@ pub(super) async fn a_thousand_topics_are_listened_to(open: Open) {
     let listen = rooms.iter().map(|room| b.broker.listen(Topic::Channel(room.clone())));
     futures_util::future::join_all(listen).await;
     let publish = watched.iter().map(|watched| a.broker.publish(watched.publication(1)));
-    let got: usize = futures_util::future::join_all(publish).await.into_iter().sum();
+    let got: usize = futures_util::future::join_all(publish).await.into_iter().map(Result::unwrap).sum();
     assert_eq!(got, 1000);
     for watched in &watched {
         until("it to arrive", async || watched.has_delivered(1).await).await;
@@ -226,12 +226,12 @@ pub(super) async fn a_top_never_goes_back_within_its_epoch(open: Open) {
         ((6, u64::MAX - 2), (6, u64::MAX - 1)),
         ((6, u64::MAX), (6, u64::MAX)),
     ] {
-        a.broker.publish(top("room:a", told.0, told.1)).await;
+        a.broker.publish(top("room:a", told.0, told.1)).await.unwrap();
         let cursor = Cursor { epoch: Epoch(expected.0), offset: expected.1 };
         assert_eq!(b.broker.tops(&room).await.unwrap(), [Some(cursor)], "{told:?}");
     }
     let watched = Watched::at(&b, &room[0]).await;
-    a.broker.publish(watched.publication(3)).await;
+    a.broker.publish(watched.publication(3)).await.unwrap();
     assert_eq!(b.broker.tops(&room).await.unwrap(), [Some(Cursor { epoch: watched.epoch, offset: 3 })]);
 }
 
@@ -240,7 +240,7 @@ pub(super) async fn tops_stand_in_the_order_that_was_asked_for(open: Open) {
     assert_eq!(a.broker.tops(&[]).await.unwrap(), []);
     let rooms: Vec<_> = (0..3000).map(|n| channel(&format!("room:{n}"))).collect();
     for n in (0..3000).step_by(100) {
-        a.broker.publish(top(&format!("room:{n}"), 1, n)).await;
+        a.broker.publish(top(&format!("room:{n}"), 1, n)).await.unwrap();
     }
     let tops = b.broker.tops(&rooms).await.unwrap();
     assert_eq!(tops.len(), 3000);
@@ -268,7 +268,7 @@ pub(super) async fn a_private_message_is_counted_where_it_arrives(open: Open) {
         let answers = a.inbox.expect_answers().unwrap();
         let (from, request) = (a.inbox.node().clone(), answers.request);
         let carried = Carried::Message { to: to.clone(), message: message.clone(), from, request };
-        let nodes = a.broker.publish(carried).await;
+        let nodes = a.broker.publish(carried).await.unwrap();
         (nodes, answers.sum(nodes).await)
     };
     for to in &targets {
@@ -292,6 +292,6 @@ pub(super) async fn joins_and_leaves_arrive(open: Open) {
     let member = Member { session: SessionId::random(), user: None };
     let join = Join { channel: room.clone(), member, occupancy: 101 };
     let carried = Carried::Presence { channel: room, occupancy: 101, frame: ServerFrame::Join(join) };
-    assert_eq!(a.broker.publish(carried).await, 1);
+    assert_eq!(a.broker.publish(carried).await, Ok(1));
     until("it to arrive", async || watched.channel.take_occupancy() == Some(101)).await;
 }

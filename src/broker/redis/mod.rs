@@ -60,8 +60,6 @@ impl Redis {
         tasks.spawn(listening.run(cancel.clone()));
         tasks.spawn(reading.run(cancel.clone()));
         tasks.spawn(answering.run(Arc::clone(&publishing), cancel.clone()));
-        let (paying, token) = (Arc::clone(&publishing), cancel.clone());
-        tasks.spawn(async move { paying.pay(token).await });
         Arc::new(Self { link, topics, publishing, tasks, cancel })
     }
 
@@ -78,11 +76,11 @@ impl Redis {
 }
 
 impl Broker for Redis {
-    fn publish(&self, carried: Carried) -> BoxFuture<'_, usize> {
+    fn publish(&self, carried: Carried) -> BoxFuture<'_, Result<usize, BrokerError>> {
         async move {
-            let connections = self.publishing.publish(&carried).await;
+            let connections = self.publishing.publish(&carried).await?;
             let ours = self.topics.is_heard(&self.topic(&carried.topic()));
-            connections.saturating_sub(usize::from(ours))
+            Ok(connections.saturating_sub(usize::from(ours)))
         }
         .boxed()
     }

@@ -1,23 +1,12 @@
-//! What goes out. A top that could not be announced is owed: it is announced once Redis is back, as nobody else knows
-//! of it.
+//! What goes out.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
-use tokio::{
-    sync::Semaphore,
-    time::{sleep, timeout},
-};
-use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tokio::{sync::Semaphore, time::timeout};
 use xpush_protocol::{ChannelName, Cursor};
 
 use crate::{
-    broker::Carried,
+    broker::{BrokerError, Carried},
     redis::{Envelope, Link, LinkError, Script},
 };
 
@@ -27,19 +16,12 @@ const UNDER_WAY: usize = 1024;
 const DEADLINE: Duration = Duration::from_secs(2);
 /// A top that nobody announced again for so long is forgotten: the log knows it.
 const TOP_TTL: Duration = Duration::from_secs(600);
-/// Channels whose tops could not be announced. Of more than these, others learn by the next publication.
-const OWED_CAPACITY: usize = 16_384;
-/// Tops that are announced together once Redis is back.
-const OWED_AT_ONCE: usize = 256;
-/// How often it is tried.
-const OWED_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) struct Publishing {
     link: Arc<Link>,
     instance: u64,
     under_way: Semaphore,
     with_top: Script,
-    owed: Mutex<HashMap<ChannelName, Cursor>>,
 }
 
 impl Publishing {
@@ -49,26 +31,19 @@ impl Publishing {
             instance,
             under_way: Semaphore::new(UNDER_WAY),
             with_top: Script::new(include_str!("publish.lua").to_owned()),
-            owed: Mutex::default(),
         }
     }
 
     /// Gives how many connections got it, this node's own included.
-    pub(super) async fn publish(&self, carried: &Carried) -> usize {
+    pub(super) async fn publish(&self, carried: &Carried) -> Result<usize, BrokerError> {
         let sent = timeout(DEADLINE, async {
             // It is never closed.
             let _permit = self.under_way.acquire().await;
             self.send(carried).await
         });
         match sent.await {
-            Ok(Ok(connections)) => connections,
-            failed => {
-                debug!(topic = %carried.topic(), ?failed, "not published");
-                if let Some((channel, cursor)) = top(carried) {
-                    self.owe(channel, cursor);
-                }
-                0
-            }
+            Ok(sent) => Ok(sent?),
+            Err(_) => Err(BrokerError { reason: format!("no answer within {} s", DEADLINE.as_secs()) }),
         }
     }
 
@@ -86,52 +61,6 @@ impl Publishing {
             call.arg(cursor.epoch.0).arg(cursor.offset).arg(ttl).arg(&sealed);
         };
         self.link.run(&self.with_top, &keys, arguments).await
-    }
-
-    fn owe(&self, channel: ChannelName, cursor: Cursor) {
-        let mut owed = self.owed();
-        if let Some(known) = owed.get_mut(&channel) {
-            if known.epoch != cursor.epoch || known.offset < cursor.offset {
-                *known = cursor;
-            }
-        } else if owed.len() < OWED_CAPACITY {
-            owed.insert(channel, cursor);
-        }
-    }
-
-    /// Announces what is owed once Redis is back, until it is cancelled.
-    pub(super) async fn pay(&self, cancel: CancellationToken) {
-        let mut changed = self.link.changed();
-        loop {
-            tokio::select! {
-                _ = changed.changed() => {}
-                () = sleep(OWED_INTERVAL) => {}
-                () = cancel.cancelled() => return,
-            }
-            loop {
-                let tops: Vec<_> = {
-                    let mut owed = self.owed();
-                    let channels: Vec<_> = owed.keys().take(OWED_AT_ONCE).cloned().collect();
-                    channels.iter().filter_map(|channel| owed.remove_entry(channel)).collect()
-                };
-                let sent = join_all(tops.into_iter().map(|(channel, cursor)| async move {
-                    let sent = self.send(&Carried::Top { channel: channel.clone(), cursor }).await;
-                    if sent.is_err() {
-                        self.owe(channel, cursor);
-                    }
-                    sent.is_ok()
-                }));
-                // Where one fails, the others of its server would too.
-                let sent = sent.await;
-                if sent.len() < OWED_AT_ONCE || sent.contains(&false) {
-                    break;
-                }
-            }
-        }
-    }
-
-    fn owed(&self) -> MutexGuard<'_, HashMap<ChannelName, Cursor>> {
-        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -19,11 +19,11 @@ const SHORT: Duration = Duration::from_millis(900);
 struct Told(Mutex<Vec<ServerFrame>>);
 
 impl Broker for Told {
-    fn publish(&self, carried: Carried) -> BoxFuture<'_, usize> {
+    fn publish(&self, carried: Carried) -> BoxFuture<'_, Result<usize, BrokerError>> {
         if let Carried::Presence { frame, .. } = carried {
             self.0.lock().unwrap().push(frame);
         }
-        Box::pin(async { 0 })
+        Box::pin(async { Ok(0) })
     }
 
     fn listen(&self, topic: Topic) -> BoxFuture<'_, ()> {
