@@ -5,6 +5,7 @@
 
 mod load;
 mod process;
+mod publish;
 mod report;
 
 use std::{process::ExitCode, time::Duration};
@@ -22,6 +23,8 @@ use process::Process;
 Examples:
   xpush bench fanout --subscribers 1000 --rate 50 --via websocket
   xpush bench pairs --pairs 500 --rate 5000 --via quic
+  xpush bench pairs --server http://n1:8080 --publish-to http://n2:8080    across two nodes
+  xpush bench publish --publishers 64 --namespace room
   xpush bench idle --connections 10000 --via websocket --server-pid $(pidof xpush)
   xpush bench fanout --json | jq .latency_ms.p99
 
@@ -47,6 +50,28 @@ enum Workload {
         #[command(flatten)]
         load: LoadArgs,
     },
+    /// Publishers that send the next message as soon as one is acknowledged
+    Publish {
+        #[arg(long, default_value_t = 64)]
+        publishers: usize,
+        /// Messages of each that wait for their acknowledgement
+        #[arg(long, default_value_t = 8)]
+        in_flight: usize,
+        /// Over so many channels
+        #[arg(long, default_value_t = 200)]
+        channels: usize,
+        /// Seconds
+        #[arg(long, default_value_t = 10)]
+        duration: u64,
+        /// Bytes of each message's data
+        #[arg(long, default_value_t = 128)]
+        payload: usize,
+        /// Publish to these servers too, as to the other nodes of a cluster
+        #[arg(long, value_name = "URL")]
+        publish_to: Vec<String>,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
     /// Connections that are subscribed and silent
     Idle {
         #[arg(long, default_value_t = 1000)]
@@ -67,6 +92,9 @@ struct LoadArgs {
     /// Bytes of each message's data
     #[arg(long, default_value_t = 128)]
     payload: usize,
+    /// Publish to this server instead, as to another node of a cluster; several take turns
+    #[arg(long, value_name = "URL")]
+    publish_to: Vec<String>,
     #[command(flatten)]
     common: CommonArgs,
 }
@@ -87,14 +115,14 @@ struct CommonArgs {
 }
 
 pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
-    let (name, common, plan) = match args.workload {
+    let (name, publish_to, common, plan) = match args.workload {
         Workload::Fanout { subscribers, load } => {
             let plan = Plan { channels: 1, subscribers, ..load.plan() };
-            ("fanout", load.common, plan)
+            ("fanout", load.publish_to, load.common, plan)
         }
         Workload::Pairs { pairs, load } => {
             let plan = Plan { channels: pairs, subscribers: pairs, ..load.plan() };
-            ("pairs", load.common, plan)
+            ("pairs", load.publish_to, load.common, plan)
         }
         Workload::Idle { connections, common } => {
             let silence = Plan {
@@ -104,14 +132,29 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
                 channels: 1,
                 subscribers: connections,
             };
-            ("idle", common, silence)
+            ("idle", vec![], common, silence)
+        }
+        Workload::Publish { publishers, in_flight, channels, duration, payload, publish_to, common } => {
+            let duration = Duration::from_secs(duration);
+            let plan = publish::Plan { publishers, in_flight, channels, duration, payload };
+            let mut servers = vec![common.server.discover().await?];
+            servers.extend(common.server.discover_all(&publish_to).await?);
+            let report = publish::run(&servers, &common.server, &common.namespace, &plan).await?;
+            if common.json {
+                println!("{}", serde_json::to_string_pretty(&report)?);
+            } else {
+                println!("{report}");
+            }
+            return Ok(ExitCode::SUCCESS);
         }
     };
     let server = common.server.discover().await?;
+    let publish_to = common.server.discover_all(&publish_to).await?;
     let process = common.server_pid.map(Process::of).transpose()?;
     let bar = bar(&plan, common.json);
     let outcome =
-        load::run(&server, &common.server, &common.namespace, &plan, process.as_ref(), &bar).await?;
+        load::run(&server, &publish_to, &common.server, &common.namespace, &plan, process.as_ref(), &bar)
+            .await?;
     bar.finish_and_clear();
     let report = report::Report::new(name, common.server.via, &plan, &outcome);
     if common.json {

@@ -23,4 +23,6 @@ pub mod node;
 pub mod presence;
 pub mod publication;
 pub mod rate;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod session;

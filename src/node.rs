@@ -1,10 +1,11 @@
 //! One node: what all sessions and the HTTP API of this process share, and the way of a publication through it.
 //!
-//! `history` reads its logs for who asks, `lookup` says which node a client should use, `health` asks how the backends
-//! are, `tend` looks after what nobody waits for.
+//! `announce` tells the other nodes what was appended here, `history` reads the logs for who asks, `lookup` says which
+//! node a client should use, `health` asks how the backends are, `tend` looks after what nobody waits for.
 //!
 //! Invariant: it knows backends by their traits only; who wires them is `main.rs`.
 
+mod announce;
 mod health;
 mod history;
 mod lookup;
@@ -31,6 +32,7 @@ use xpush_protocol::{
     SessionId, Target,
 };
 
+use announce::Untold;
 pub use health::Health;
 pub use history::HistoryQuery;
 
@@ -109,6 +111,7 @@ pub struct Node {
     /// Publishes under way: they are finished whoever no longer waits for them, or the log would have what the
     /// subscribers have not.
     publishing: TaskTracker,
+    untold: Untold,
     draining: AtomicBool,
     /// An operator wants this node to leave.
     leaving: CancellationToken,
@@ -140,6 +143,7 @@ impl Node {
             connections: AtomicU64::new(0),
             rates,
             publishing: TaskTracker::new(),
+            untold: Untold::default(),
             draining: AtomicBool::new(false),
             leaving: CancellationToken::new(),
         })
@@ -206,13 +210,13 @@ impl Node {
         let cursor = appended.cursor();
         let Appended::New { epoch, publication } = appended else {
             // Who appended it may have died before it told anybody.
-            self.broker.publish(Carried::Top { channel, cursor }).await;
+            self.announce(Carried::Top { channel, cursor });
             return Ok((cursor, true));
         };
         trace!(%channel, offset = cursor.offset, "published");
         self.channels.deliver(&channel, epoch, &publication);
         if !carried {
-            self.broker.publish(Carried::Publication { channel, epoch, publication }).await;
+            self.announce(Carried::Publication { channel, epoch, publication });
         }
         Ok((cursor, false))
     }
@@ -223,14 +227,16 @@ impl Node {
         self.publishing.wait().await;
     }
 
+    /// Messages a second of one publisher, from here on; 0 is no limit.
+    pub fn limit_publishes(&self, per_second: u32) {
+        self.rates.set_limit(per_second);
+    }
+
     /// Counts a publish against its publisher's allowance.
     pub fn admit_publish(&self, publisher: &Publisher) -> Result<(), Refusal> {
         self.rates.take(publisher).map_err(|wait| Refusal {
             code: ErrorCode::RateLimited,
-            message: format!(
-                "a publisher may publish {} messages a second",
-                self.limits.publishes_per_second
-            ),
+            message: format!("a publisher may publish {} messages a second", self.rates.limit()),
             retry_after: Some(wait.as_millis().max(1) as u32),
         })
     }
@@ -264,8 +270,11 @@ impl Node {
     async fn send_elsewhere(&self, to: Target, message: Message) -> u32 {
         let Some(answers) = self.inbox.expect_answers() else { return 0 };
         let (from, request) = (self.id.clone(), answers.request);
-        let nodes = self.broker.publish(Carried::Message { to, message, from, request }).await;
-        answers.sum(nodes).await
+        // Without the broker nobody elsewhere can be reached, and nobody took it.
+        match self.broker.publish(Carried::Message { to, message, from, request }).await {
+            Ok(nodes) => answers.sum(nodes).await,
+            Err(_) => 0,
+        }
     }
 
     /// The rights of a client: its token's, or those of nobody where nobody may come in.
@@ -310,7 +319,8 @@ impl Node {
             of_user.await;
         }
         if known {
-            self.broker.publish(Carried::Taken(Taken { session: session.clone(), generation })).await;
+            // Where it can't be told, the older connection ends by itself, when its wire does.
+            let _ = self.broker.publish(Carried::Taken(Taken { session: session.clone(), generation })).await;
         }
     }
 
@@ -351,7 +361,8 @@ impl Node {
         self.channels.tell_presence(&channel, occupancy, &frame);
         // Of a big channel the others are told once a second, by `tend`, unless nobody is left here to count.
         if occupancy <= PRESENCE_EVENTS_LIMIT || self.channels.get(&channel).is_none() {
-            self.broker.publish(Carried::Presence { channel, occupancy, frame }).await;
+            // Lost, it is one event that subscribers elsewhere don't see; the list of members is right.
+            let _ = self.broker.publish(Carried::Presence { channel, occupancy, frame }).await;
         }
     }
 

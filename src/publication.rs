@@ -2,7 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
-use xpush_protocol::{self as protocol, ChannelName, EventName, MessageId, Payload, SessionId, UserId};
+use xpush_protocol::{
+    self as protocol, ChannelName, Epoch, EventName, MessageId, Payload, SessionId, UserId,
+};
 
 /// A message that the log has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,13 +20,14 @@ pub struct Publication {
 }
 
 impl Publication {
-    /// As clients see it.
+    /// As clients see it. `epoch`: `None` where they know it already.
     #[must_use]
-    pub fn to_frame(&self, channel: &ChannelName) -> protocol::Publication {
+    pub fn to_frame(&self, channel: &ChannelName, epoch: Option<Epoch>) -> protocol::Publication {
         let (data, binary) = self.payload.clone().into_fields();
         protocol::Publication {
             channel: channel.clone(),
             offset: self.offset,
+            epoch,
             message_id: self.message_id.clone(),
             event: self.event.clone(),
             data,

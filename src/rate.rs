@@ -3,7 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,7 +22,7 @@ const BUCKETS_KEPT: usize = 10_000;
 
 /// The allowances of all publishers of a node.
 pub struct Rates {
-    per_second: u32,
+    per_second: AtomicU32,
     buckets: Mutex<Buckets>,
 }
 
@@ -34,12 +37,25 @@ impl Rates {
     #[must_use]
     pub fn per_second(per_second: u32) -> Self {
         let buckets = Buckets { by_publisher: HashMap::new(), look_at: BUCKETS_KEPT };
-        Self { per_second, buckets: Mutex::new(buckets) }
+        Self { per_second: AtomicU32::new(per_second), buckets: Mutex::new(buckets) }
+    }
+
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        self.per_second.load(Ordering::Relaxed)
+    }
+
+    /// From here on; everybody begins with a full allowance.
+    pub fn set_limit(&self, per_second: u32) {
+        if self.per_second.swap(per_second, Ordering::Relaxed) != per_second {
+            self.buckets.lock().unwrap_or_else(PoisonError::into_inner).by_publisher.clear();
+        }
     }
 
     /// Takes one, or tells how long until there is one.
     pub fn take(&self, publisher: &Publisher) -> Result<(), Duration> {
-        if self.per_second == 0 {
+        let per_second = self.limit();
+        if per_second == 0 {
             return Ok(());
         }
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -50,7 +66,7 @@ impl Rates {
             buckets.by_publisher.retain(|_, rate| !rate.is_full());
             buckets.look_at = BUCKETS_KEPT.max(buckets.by_publisher.len() * 2);
         }
-        let mut rate = Rate::per_second(self.per_second);
+        let mut rate = Rate::per_second(per_second);
         let taken = rate.take();
         buckets.by_publisher.insert(publisher.clone(), rate);
         taken

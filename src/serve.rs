@@ -2,6 +2,7 @@
 
 mod backends;
 mod document;
+mod watched;
 
 use std::{io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
 
@@ -15,7 +16,9 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter, Layer as _, fmt, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+};
 use xpush::{
     broker::Inbox,
     config::{Access, Config, LogFormat, Role},
@@ -30,6 +33,7 @@ use xpush_transports::{Admission, CLOSE_DEADLINE, longpoll, tls, tls::Certificat
 use crate::cli::{self, ServeArgs};
 use backends::Backends;
 use document::Document;
+use watched::Level;
 
 /// HTTP connections at once, whatever they carry; the files that a process may open are shared with the store.
 const SOCKETS_LIMIT: usize = 16_384;
@@ -40,35 +44,36 @@ const DRAIN_POLL: Duration = Duration::from_millis(50);
 /// Runs a server until it is told to stop.
 pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let config = cli::config::of_server(&args)?;
-    start_log(&config)?;
+    let level = start_log(&config)?;
     let access = config.access()?;
-    let running = Running::start(&config, access).await?;
+    let running = Running::start(&config, access, level).await?;
     // Who starts a server need not read what it says.
     let _ = cli::print(&running.banner);
     running.until_stopped().await?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn start_log(config: &Config) -> anyhow::Result<()> {
-    let level = &config.log.level;
-    // A plain level is meant for what this server does; libraries only speak up when something is wrong.
+fn start_log(config: &Config) -> anyhow::Result<Level> {
+    let (filter, level) = reload::Layer::new(filter(&config.log.level)?);
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let lines = match config.log.format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(lines).init();
+    Ok(level)
+}
+
+/// A plain level is meant for what this server does; libraries only speak up when something is wrong.
+fn filter(level: &str) -> anyhow::Result<EnvFilter> {
     let directives = if level.contains(['=', ',']) {
-        level.clone()
+        level.to_owned()
     } else {
         format!("warn,xpush={level},xpush_transports={level}")
     };
-    let filter = EnvFilter::try_new(&directives).with_context(|| {
+    EnvFilter::try_new(&directives).with_context(|| {
         format!("`log.level` is {level:?}, which is neither a level nor a list of target=level")
-    })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match config.log.format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
-    }
-    Ok(())
+    })
 }
 
 /// Everything that runs, and how it is stopped, in order.
@@ -104,7 +109,7 @@ impl Stage {
 }
 
 impl Running {
-    async fn start(config: &Config, access: Access) -> anyhow::Result<Self> {
+    async fn start(config: &Config, access: Access, level: Level) -> anyhow::Result<Self> {
         let (mut sessions, mut servers) = (Stage::new(), Stage::new());
         let settings = config.transport_settings();
         let limits = &config.limits;
@@ -170,6 +175,10 @@ impl Running {
         servers.tasks.spawn(plain.run(router.clone(), cancel.clone()));
         servers.tasks.spawn(secure.run(router, cancel.clone()));
         servers.tasks.spawn(certificates.run(cancel.clone()));
+        if let Some(document) = &backends.document {
+            let (document, node) = (document.clone(), Arc::clone(&node));
+            servers.tasks.spawn(watched::follow(document, config.clone(), node, level, cancel.clone()));
+        }
         servers.tasks.spawn(Arc::clone(&node).tend(cancel));
         info!(node = %node.id, http = %http_address, tls = %tls_address, "started");
         let drain = config.node.drain.duration();

@@ -64,6 +64,8 @@ export interface ChannelLink {
   cast(name: string, data: unknown, event: string | undefined): void;
   history(name: string, options: HistoryOptions): Promise<HistoryPage>;
   presence(name: string): Promise<PresenceList>;
+  /** Ends the wire; the next one has nothing late of this one. */
+  renew(): void;
   random(): number;
 }
 
@@ -82,6 +84,8 @@ export class Channel extends Emitter<ChannelEvents> implements AsyncIterable<Pub
   private timer: ReturnType<typeof setTimeout> | undefined;
   private holeTimer: ReturnType<typeof setTimeout> | undefined;
   private lane: Lane = "stream";
+  /** That of the first subscription on this wire, if it is one of several streams. */
+  private wireEpoch: number | undefined;
   private readonly enders = new Set<(error?: Error) => void>();
 
   /** @internal Use `client.channel(name)`. */
@@ -208,6 +212,7 @@ export class Channel extends Emitter<ChannelEvents> implements AsyncIterable<Pub
   /** @internal A connection is live. `id`: its `connect` named this channel. */
   connected(id: number | undefined): void {
     this.suspend();
+    this.wireEpoch = undefined;
     if (id !== undefined && this.wanted) this.awaiting = id;
     else if (id !== undefined) void this.link.unsubscribe(this.name).catch(() => {});
     else this.ask();
@@ -287,6 +292,8 @@ export class Channel extends Emitter<ChannelEvents> implements AsyncIterable<Pub
     if (subscribed.id === 0 && this.live) return this.sequence.start(cursor, gap, ephemeral);
     // The answer to a command before the last one says nothing about where this subscription begins.
     if (subscribed.id !== this.awaiting) return;
+    // What is late of an earlier subscription, of another epoch, would be taken for this one's.
+    if (this.lane === "stream" && (this.wireEpoch ??= cursor.epoch) !== cursor.epoch) return this.link.renew();
     this.awaiting = undefined;
     this.live = true;
     this.backoff.reset();

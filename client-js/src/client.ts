@@ -49,6 +49,7 @@ export class Client extends Emitter<ClientEvents> {
   private readonly queue: SendQueue;
   private readonly requests = new Requests();
   private readonly tokens: TokenKeeper;
+  private readonly directory: Directory;
   private readonly connector: Connector;
   private readonly makers: { [kind in WireKind]?: WireFactory };
   /** Channels by the id of the `subscribe` that is under way. */
@@ -75,10 +76,11 @@ export class Client extends Emitter<ClientEvents> {
       (error) => this.emit("error", error),
     );
     this.makers = { ...makers(options), ...options.wires };
-    const { base: first, cap } = options.backoff ?? { base: 500, cap: 20_000 };
+    const { base: first, cap } = options.backoff ?? { base: 200, cap: 20_000 };
+    this.directory = new Directory(base, () => this.tokens.current, options.random);
     this.connector = new Connector(
       this.host(),
-      new Directory(base),
+      this.directory,
       new WireMemory(base),
       new Backoff(first, cap, options.random),
     );
@@ -183,6 +185,7 @@ export class Client extends Emitter<ClientEvents> {
       const answer = await this.ask(id, { presence: { id, channel } }, true);
       return (answer as { presence: wire.PresenceList }).presence;
     },
+    renew: () => this.connector.connection?.break("the channel's log was lost"),
     random: () => (this.options.random ?? Math.random)(),
   };
 
@@ -237,10 +240,11 @@ export class Client extends Emitter<ClientEvents> {
       if (size > VECTOR_BUDGET) break;
       subscriptions.push(entry);
     }
+    const { ticket } = this.directory;
     const token = this.tokens.current;
     return {
       id: this.nextId(),
-      ...(token !== undefined && { token }),
+      ...(ticket !== undefined ? { ticket } : token !== undefined && { token }),
       ...(this.resumeState !== undefined && { state: this.resumeState }),
       subscriptions,
       agent: AGENT,
@@ -249,6 +253,7 @@ export class Client extends Emitter<ClientEvents> {
 
   private adopted(connection: Connection, connected: wire.Connected, hello: wire.Connect): void {
     this.connectId = hello.id;
+    this.directory.avoid = undefined;
     this.subscribing.clear();
     this.know(connected);
     const named = new Set(hello.subscriptions?.map(({ channel }) => channel));
@@ -277,6 +282,7 @@ export class Client extends Emitter<ClientEvents> {
   }
 
   private lost(): void {
+    this.directory.avoid = this.node;
     this.queue.detach();
     this.requests.detach();
     this.subscribing.clear();
@@ -284,7 +290,7 @@ export class Client extends Emitter<ClientEvents> {
     this.emit("transport", undefined);
   }
 
-  private refused(error: wire.Error | WireEnd): Verdict {
+  private refused(error: wire.Error | CommandError | WireEnd): Verdict {
     switch (error.code) {
       case "invalid_state":
       case 4004:
@@ -307,6 +313,8 @@ export class Client extends Emitter<ClientEvents> {
 
   /** The token was not taken. `another`: something else is different the next time. */
   private deny(another: boolean): Verdict {
+    // The token itself may do where what stood for it did not.
+    if (this.directory.dropTicket()) return "again";
     this.tokens.drop();
     return another || this.tokens.renewable ? "again" : "never";
   }
@@ -336,8 +344,10 @@ export class Client extends Emitter<ClientEvents> {
     else if ("sent" in frame) this.requests.answered(frame.sent.id, frame);
     else if ("refreshed" in frame) this.requests.answered(frame.refreshed.id, frame);
     else if ("message" in frame) this.emit("message", frame.message as Message);
-    else if ("draining" in frame) this.connector.drain(frame.draining);
-    else if ("expired" in frame) this.expired();
+    else if ("draining" in frame) {
+      this.directory.avoid = this.node;
+      this.connector.drain(frame.draining);
+    } else if ("expired" in frame) this.expired();
     else if ("connected" in frame) this.moved(frame.connected);
   }
 

@@ -157,11 +157,11 @@ export class Connection {
     this.wire.send(this.options.codec.encode({ ping: { id } }));
   }
 
-  /** 4002 and not 4000: the server keeps the session's places, since it comes back. */
-  private break(): void {
+  /** Gives the wire up. 4002 and not 4000: the server keeps the session's places, since it comes back. */
+  break(reason = "nothing was heard"): void {
     if (this.over) return;
-    this.wire.close(4002, "nothing was heard");
-    this.end(this.farewell ?? { reason: "nothing was heard" });
+    this.wire.close(4002, reason);
+    this.end(this.farewell ?? { reason });
   }
 
   private end(end: WireEnd): void {

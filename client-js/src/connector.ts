@@ -1,6 +1,7 @@
 import { Backoff } from "./backoff.js";
 import type { Connection, ConnectionEvents } from "./connection.js";
 import type { Address, Directory } from "./directory.js";
+import { CommandError } from "./errors/command-error.js";
 import { WireError } from "./errors/wire-error.js";
 import { Race } from "./race.js";
 import { betterThan, planRace } from "./race-plan.js";
@@ -33,7 +34,7 @@ export interface ConnectorHost {
   /** The hand-shake's frame. */
   hello(): wire.Connect;
   /** `connect` was refused; what it was refused for may be changed now. */
-  refused(error: wire.Error | WireEnd): Verdict;
+  refused(error: wire.Error | CommandError | WireEnd): Verdict;
   dial(address: Address, events: ConnectionEvents): Connection;
   /** Whether this page or process can have such a wire at all. */
   has(kind: WireKind): boolean;
@@ -63,6 +64,8 @@ export class Connector {
   private chosen: { resolve(): void; reject(error: Error): void } | undefined;
   private stale = false;
   private drainingUntil = 0;
+  /** When to leave the node that drains. */
+  private leaveAt = 0;
   private readonly unwatch: () => void;
 
   constructor(
@@ -103,8 +106,11 @@ export class Connector {
   /** The node leaves: be live elsewhere, then let go of it. */
   drain({ reconnect_in, close_in }: wire.Draining): void {
     this.drainingUntil = Date.now() + close_in;
+    this.leaveAt = Date.now() + reconnect_in;
     this.stale = true;
-    this.later(reconnect_in);
+    clearTimeout(this.timer);
+    // What is under way leads back to this node, most likely.
+    this.timer = setTimeout(() => this.race?.greeting || this.restart(), reconnect_in);
   }
 
   close(code: number, reason: string): void {
@@ -156,6 +162,7 @@ export class Connector {
       this.run(addresses);
     } catch (error) {
       if (round !== this.round) return;
+      if (error instanceof CommandError) return this.refused(error);
       this.host.trouble(error instanceof Error ? error : new WireError(String(error)));
       this.fallBack();
     }
@@ -195,6 +202,7 @@ export class Connector {
         this.race = undefined;
         if (this.current && (won || (beside && this.choice === "auto"))) return this.settle(all);
         this.stale = true;
+        this.directory.avoid = this.directory.named;
         const reasons = [...failed].map(([kind, reason]) => `${kind}: ${reason}`).join("; ");
         this.host.trouble(new WireError(`no wire could be had (${reasons})`));
         this.fallBack();
@@ -224,6 +232,7 @@ export class Connector {
   /** The race is over and a connection in use: when does a better wire get its next try? */
   private settle(all: readonly Address[]): void {
     this.attempting = false;
+    if (this.draining) return this.later(this.leaveAt - Date.now());
     if (!this.current || this.choice !== "auto") return;
     const better = betterThan(this.current.kind, all).filter(({ kind }) => this.host.has(kind));
     if (better.length === 0) return;
@@ -234,6 +243,8 @@ export class Connector {
 
   private lost(end: WireEnd): void {
     this.current = undefined;
+    // Its node may be gone.
+    this.stale = true;
     this.host.lost();
     if (end.code !== undefined && end.code >= 4500) return this.refused(end);
     if (Date.now() - this.since >= STABLE) this.backoff.reset();
@@ -248,7 +259,7 @@ export class Connector {
     this.fallBack();
   }
 
-  private refused(error: wire.Error | WireEnd): void {
+  private refused(error: wire.Error | CommandError | WireEnd): void {
     this.cancel();
     const verdict = this.host.refused(error);
     const message = "message" in error ? error.message : error.reason;

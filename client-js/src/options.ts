@@ -20,7 +20,7 @@ export interface ClientOptions {
   queueCapacity?: number;
   /** Milliseconds without any frame after which a wire counts as dead. Absent: 5,000. */
   deadAfter?: number;
-  /** Milliseconds of the first and the longest ceiling of the back-off. Absent: 500 and 20,000. */
+  /** Milliseconds of the first and the longest ceiling of the back-off. Absent: 200 and 20,000. */
   backoff?: { base: number; cap: number };
   /** Other ways to make a wire, for tests and platforms of their own. */
   wires?: { readonly [kind in WireKind]?: WireFactory };

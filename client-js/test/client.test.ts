@@ -139,6 +139,23 @@ test("a wire can be forced, and is left again", async () => {
 
 // Losses.
 
+test("a channel whose log was lost goes on over a wire that has nothing late of it", async () => {
+  const client = connect();
+  const heard = listen(client);
+  await net.pass(50);
+  for (const n of [1, 2, 3]) net.publish("room:a", n);
+  net.epoch++;
+  net.log.clear();
+  net.publish("room:a", "anew");
+  await client.channel("room:a").unsubscribe();
+  void client.channel("room:a").subscribe({ cursor: { epoch: EPOCH, offset: 3 } });
+  await net.pass(1000);
+  assert.equal(net.wires.length, 2);
+  assert.ok(net.wires[0]?.over);
+  net.publish("room:a", "on");
+  assert.deepEqual(heard, [1, 2, 3, "1-0", "anew", "on"]);
+});
+
 test("a cut wire is replaced: the session goes on, and what was missed comes", async () => {
   const client = connect();
   const heard = listen(client);

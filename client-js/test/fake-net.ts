@@ -15,6 +15,9 @@ export type Fate =
   /** It neither opens nor fails. */
   | "silent";
 
+/** What becomes of a question to a node's HTTP API: an answer, another status, none ever, no connection. */
+export type HttpFate = "answers" | number | "silent" | "refuses";
+
 export const EPOCH = 3;
 
 /** One wire of the net, from the server's side. */
@@ -31,6 +34,7 @@ export class FakeWire implements Wire {
 
   constructor(
     readonly kind: WireKind,
+    readonly node: string,
     private readonly net: FakeNet,
     private readonly events: WireEvents,
   ) {}
@@ -83,6 +87,22 @@ export class FakeWire implements Wire {
 export class FakeNet {
   readonly wires: FakeWire[] = [];
   readonly fates: { [kind in WireKind]: Fate } = { webtransport: "opens", websocket: "opens", longpoll: "opens" };
+  epoch = EPOCH;
+  /** By host; those that are not named answer. */
+  readonly http = new Map<string, HttpFate>();
+  /** Nodes whose wires can't be had. */
+  readonly down = new Set<string>();
+  /** The node that tickets name; absent: there are no tickets. */
+  assigned: string | undefined;
+  /** The one that they name to who avoids that. */
+  second = "n2";
+  /** What was asked over HTTP: hosts and paths. */
+  readonly asked: string[] = [];
+  /** What a ticket was asked with. */
+  readonly ticketRequests: wire.TicketRequest[] = [];
+  /** The nodes that a ticket's answer names. */
+  nodes: string[] = [];
+  private tickets = 0;
   readonly log = new Map<string, wire.Publication[]>();
   /** What `connect` is answered with instead, once. */
   refusal: Omit<wire.Error, "id"> | undefined;
@@ -98,8 +118,7 @@ export class FakeNet {
 
   constructor() {
     mock.timers.enable({ apis: ["setTimeout", "setInterval", "Date"] });
-    globalThis.fetch = (() =>
-      Promise.resolve({ status: 200, text: () => Promise.resolve(JSON.stringify(this.document)) })) as never;
+    globalThis.fetch = ((url: string, init: RequestInit) => this.answer(new URL(url), init)) as never;
   }
 
   restore(): void {
@@ -109,13 +128,36 @@ export class FakeNet {
 
   /** For the client's constructor. */
   get options(): ClientOptions {
-    const factory: WireFactory = ({ kind }, _codec, events) => this.dial(kind, events);
+    const factory: WireFactory = ({ kind, url }, _codec, events) => this.dial(kind, new URL(url).host, events);
     return { wires: { webtransport: factory, websocket: factory, longpoll: factory }, random: () => 0.5 };
   }
 
-  private get document(): wire.Transports {
-    const transports = WIRE_KINDS.map((kind) => ({ kind, url: `https://x/${kind}` }));
-    return { version: "0", node: "n", transports, certificate_hashes: [] };
+  private answer({ host, pathname }: URL, { body, signal }: RequestInit): Promise<unknown> {
+    this.asked.push(host + pathname);
+    const fate = this.http.get(host) ?? "answers";
+    if (fate === "refuses") return Promise.reject(new TypeError("refused"));
+    if (fate === "silent") return new Promise((_, reject) => signal!.addEventListener("abort", () => reject(new Error("aborted"))));
+    const [status, answer] =
+      typeof fate === "number"
+        ? [fate, { error: { code: fate === 401 ? "token_expired" : "no_node", message: "", retry: fate >= 500 } }]
+        : pathname === "/v1/transports"
+          ? [200, this.document(host)]
+          : this.assigned === undefined
+            ? [404, ""]
+            : [200, this.ticket(body as string)];
+    return Promise.resolve({ status, text: () => Promise.resolve(JSON.stringify(answer)) });
+  }
+
+  private ticket(body: string): wire.Ticket {
+    const request = JSON.parse(body) as wire.TicketRequest;
+    this.ticketRequests.push(request);
+    const node = request.avoid === this.assigned ? this.second : this.assigned!;
+    return { ticket: `ticket${++this.tickets}`, expires_in: 60, node, wires: this.document(node), nodes: this.nodes };
+  }
+
+  private document(node: string): wire.Transports {
+    const transports = WIRE_KINDS.map((kind) => ({ kind, url: `https://${node}/${kind}` }));
+    return { version: "0", node, transports, certificate_hashes: [] };
   }
 
   /** The wire in use. */
@@ -142,11 +184,11 @@ export class FakeNet {
     let log = this.log.get(channel);
     if (!log) this.log.set(channel, (log = []));
     const known = log.find((publication) => publication.message_id === message_id);
-    if (known) return { id: 0, cursor: { epoch: EPOCH, offset: known.offset }, duplicate: true };
+    if (known) return { id: 0, cursor: { epoch: this.epoch, offset: known.offset }, duplicate: true };
     const publication = { channel, offset: log.length + 1, message_id, event: "message", data, time: Date.now() };
     log.push(publication);
     for (const wire of this.wires) if (wire.subscriptions.has(channel)) wire.frame({ publication });
-    return { id: 0, cursor: { epoch: EPOCH, offset: publication.offset } };
+    return { id: 0, cursor: { epoch: this.epoch, offset: publication.offset } };
   }
 
   command(wire: FakeWire, frame: wire.ClientFrame): void {
@@ -165,7 +207,7 @@ export class FakeNet {
     else if ("history" in frame) {
       const { id, channel } = frame.history;
       const publications = this.log.get(channel) ?? [];
-      wire.frame({ history: { id, channel, publications, top: { epoch: EPOCH, offset: publications.length } } });
+      wire.frame({ history: { id, channel, publications, top: { epoch: this.epoch, offset: publications.length } } });
     } else if ("send" in frame) wire.frame({ sent: { id: frame.send.id, sessions: 1 } });
   }
 
@@ -178,7 +220,7 @@ export class FakeNet {
     const session = state ?? `session${++this.sessions}`;
     const limits = { frame: 1000, in_flight: 100, subscriptions: 100 };
     const expiry = this.expiresIn === undefined ? {} : { expires_in: this.expiresIn };
-    wire.frame({ connected: { id, session, state: session, node: "n", ping_interval: 15_000, limits, ...expiry } });
+    wire.frame({ connected: { id, session, state: session, node: wire.node, ping_interval: 15_000, limits, ...expiry } });
     // One session, one connection: the older is told.
     for (const other of this.wires) {
       if (other !== wire && other.subscriptions.has(`session:${session}`)) {
@@ -192,8 +234,10 @@ export class FakeNet {
 
   private subscribe(wire: FakeWire, { id, channel, cursor, last }: wire.Subscribe): void {
     const log = this.log.get(channel) ?? [];
-    const offset = cursor?.offset ?? log.length - Math.min(last ?? 0, log.length);
-    const subscribed = { subscribed: { id, channel, cursor: { epoch: EPOCH, offset }, top: log.length } };
+    const lost = cursor !== undefined && cursor.epoch !== this.epoch;
+    const offset = lost ? 0 : (cursor?.offset ?? log.length - Math.min(last ?? 0, log.length));
+    const gap = lost ? { gap: { channel, epoch: this.epoch, from: 1, to: 0 } } : {};
+    const subscribed = { subscribed: { id, channel, cursor: { epoch: this.epoch, offset }, top: log.length, ...gap } };
     wire.subscriptions.add(channel);
     if (!this.overtake || wire.kind !== "webtransport") {
       wire.frame(subscribed);
@@ -208,10 +252,10 @@ export class FakeNet {
     for (const publication of log.slice(offset, half + 3)) wire.frame({ publication });
   }
 
-  private dial(kind: WireKind, events: WireEvents): FakeWire {
-    const wire = new FakeWire(kind, this, events);
+  private dial(kind: WireKind, node: string, events: WireEvents): FakeWire {
+    const wire = new FakeWire(kind, node, this, events);
     this.wires.push(wire);
-    const fate = this.fates[kind];
+    const fate = this.down.has(node) ? "refuses" : this.fates[kind];
     if (fate === "opens") queueMicrotask(() => wire.opens());
     else if (fate === "refuses") queueMicrotask(() => wire.ends());
     else if (typeof fate === "number") setTimeout(() => wire.opens(), fate);

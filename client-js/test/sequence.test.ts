@@ -7,8 +7,9 @@ import type { Lane } from "../src/wires/wire.js";
 
 const channel = "room:a";
 
-function publication(offset: number): Publication {
-  return { channel, offset, message_id: `m${offset}`, event: "message", data: offset, time: 0 };
+function publication(offset: number, epoch?: number): Publication {
+  const told = epoch === undefined ? {} : { epoch };
+  return { channel, offset, ...told, message_id: `m${offset}`, event: "message", data: offset, time: 0 };
 }
 
 /** A sequence, and what came out of it: offsets, and gaps as `from-to`. */
@@ -25,6 +26,8 @@ function sequence() {
     out,
     overflows: () => overflows,
     take: (lane: Lane, ...offsets: number[]) => offsets.forEach((offset) => sequence.take(publication(offset), lane)),
+    of: (epoch: number, lane: Lane, ...offsets: number[]) =>
+      offsets.forEach((offset) => sequence.take(publication(offset, epoch), lane)),
     gap: (from: number, to: number, epoch = 1, lane: Lane = "stream") => sequence.gap({ channel, epoch, from, to }, lane),
   };
 }
@@ -100,13 +103,102 @@ test("an early gap waits for what is before it", () => {
 });
 
 test("a gap of another epoch begins anew", () => {
-  const { sequence: s, out, take, gap } = sequence();
+  const { sequence: s, out, take, of, gap } = sequence();
   s.start({ epoch: 1, offset: 4 }, undefined);
   take("stream", 5, 8);
   gap(1, 0, 2);
-  take("stream", 1, 2);
+  of(2, "stream", 1, 2);
   assert.deepEqual(out, [5, "1-0", 1, 2]);
   assert.deepEqual(s.cursor, { epoch: 2, offset: 2 });
+});
+
+test("a new epoch that overtakes its gap waits for it", () => {
+  const { sequence: s, out, take, of, gap } = sequence();
+  s.start({ epoch: 1, offset: 500 }, undefined);
+  of(2, "stream", 3);
+  take("stream", 501);
+  of(2, "stream", 4);
+  assert.deepEqual(out, [501]);
+  assert.equal(s.holding, true);
+  gap(1, 1, 2);
+  assert.deepEqual(out, [501, "1-1"]);
+  of(2, "stream", 2);
+  assert.deepEqual(out, [501, "1-1", 2, 3, 4]);
+  assert.equal(s.holding, false);
+});
+
+test("what is late of an old epoch is no news, whether it says its epoch or not", () => {
+  const { sequence: s, out, take, of, gap, overflows } = sequence();
+  s.start({ epoch: 1, offset: 3 }, undefined);
+  take("stream", 5);
+  gap(1, 3, 2);
+  take("stream", 4, 5);
+  of(1, "stream", 4);
+  of(2, "stream", 4);
+  assert.deepEqual(out, ["1-3", 4]);
+  // An epoch does not come back: the log is asked what is true.
+  gap(1, 9, 1);
+  assert.equal(overflows(), 1);
+});
+
+test("a new epoch may come before the answer to subscribe, and the answer may name it", () => {
+  const { sequence: s, out, take, of } = sequence();
+  s.start({ epoch: 1, offset: 3 }, undefined);
+  s.suspend();
+  of(2, "stream", 2, 3);
+  take("stream", 4);
+  s.start({ epoch: 2, offset: 1 }, { channel, epoch: 2, from: 1, to: 1 });
+  assert.deepEqual(out, ["1-1", 2, 3, 4]);
+});
+
+test("on a wire of one stream a new epoch without its gap is a gap", () => {
+  const { sequence: s, out, take, of } = sequence();
+  s.start({ epoch: 1, offset: 0 }, undefined);
+  take("ordered", 1);
+  of(2, "ordered", 3, 4);
+  assert.deepEqual(out, [1, "1-2", 3, 4]);
+});
+
+test("where nothing is kept, a new epoch begins by itself", () => {
+  const { sequence: s, out, take, of } = sequence();
+  s.start({ epoch: 1, offset: 7 }, undefined, true);
+  of(2, "datagram", 2);
+  take("datagram", 8);
+  of(2, "datagram", 4);
+  assert.deepEqual(out, [2, 4]);
+});
+
+test("however the streams interleave over changes of the epoch, each comes once and in order, or a gap does", () => {
+  const below = (n: number): number => Math.floor(Math.random() * n);
+  for (let round = 0; round < 2000; round++) {
+    let at = { epoch: 0, offset: 0 };
+    const s = new Sequence(channel, {
+      publication: ({ epoch = 0, offset }) => {
+        assert.deepEqual([epoch, offset], [at.epoch, at.offset + 1]);
+        at.offset = offset;
+      },
+      lost: ({ epoch, to }) => (at = { epoch, offset: to }),
+      overflow: () => assert.fail("nothing overflows"),
+    });
+    const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i + 1);
+    // Control, live, and from the log: each keeps its own order.
+    const streams: (() => void)[][] = [[() => s.start({ epoch: 0, offset: 0 }, undefined)], [], []];
+    let top = { epoch: 0, offset: below(6) };
+    for (const offset of range(0, top.offset)) streams[1]!.push(() => s.take(publication(offset), "stream"));
+    for (let epoch = 1; epoch <= round % 4; epoch++) {
+      const lost = below(4);
+      const read = lost + below(4);
+      top = { epoch, offset: read + below(4) };
+      streams[2]!.push(() => s.gap({ channel, epoch, from: 1, to: lost }, "stream"));
+      const take = (offset: number) => () => s.take(publication(offset, epoch), "stream");
+      streams[2]!.push(...range(lost, read).map(take));
+      streams[1]!.push(...range(read, top.offset).map(take));
+    }
+    for (let left = streams; (left = left.filter((stream) => stream.length > 0)).length > 0; ) left[below(left.length)]!.shift()!();
+    assert.deepEqual(at, top);
+    assert.deepEqual(s.cursor, top);
+    assert.equal(s.holding, false);
+  }
 });
 
 test("a resumed subscription repeats nothing and says what is lost", () => {

@@ -1,4 +1,5 @@
-//! The bodies of the HTTP requests that clients of every kind make: which wires there are, and a poll.
+//! The bodies of the HTTP requests that clients of every kind make: which node to use, which wires there are, and a
+//! poll.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -64,6 +65,9 @@ pub struct TicketRequest {
     /// As in `connect`. Absent: anonymous, where the server allows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+    /// A node that the client could not reach, or that just left it: another one is named, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub avoid: Option<String>,
 }
 
 /// A node to use, and the ticket to show there.

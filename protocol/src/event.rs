@@ -220,6 +220,12 @@ pub struct Publication {
     pub channel: ChannelName,
     #[cfg_attr(feature = "typescript", ts(type = "number"))]
     pub offset: u64,
+    /// Which numbering `offset` is of. Absent: the one that the subscription began with (`subscribed.cursor`), or, on
+    /// a page of history, the page's (`top`). A server says it once the channel's epoch changed under somebody who
+    /// listens: on a wire of several streams a publication of the new epoch may overtake the `gap` that announces it,
+    /// and one of the old epoch may come behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
     /// The publisher's id of it.
     pub message_id: MessageId,
     pub event: EventName,
@@ -280,7 +286,7 @@ pub struct Occupancy {
 
 /// The publications `from` to `to` (both included) of `epoch` can't be had any more. What follows begins at
 /// `to + 1`. On a wire of several streams it may overtake publications before `from`: it counts once they are there.
-/// If `epoch` is not the one of the client's cursor, what was behind that cursor in the old epoch is
+/// If `epoch` is not the one of the client's cursor, it counts at once: what was behind that cursor in the old epoch is
 /// lost as well, and `to` may be 0: nothing of the new epoch is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]

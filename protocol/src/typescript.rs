@@ -68,6 +68,10 @@ pub fn declarations() -> String {
         TransportKind,
         Transports,
         Endpoint,
+        TicketRequest,
+        Ticket,
+        NodeList,
+        NodeEntry,
         PollRequest,
         PollAnswer,
     );

@@ -97,6 +97,7 @@ struct Run {
 
 pub(super) async fn run(
     server: &Server,
+    publish_to: &[Server],
     args: &ServerArgs,
     namespace: &Namespace,
     plan: &Plan,
@@ -140,7 +141,15 @@ pub(super) async fn run(
     let connected = usage()?;
 
     let (published, began) = if plan.rate > 0.0 {
-        publish_all(server, args, &run, plan, &channels, bar).await?
+        publish_all(
+            if publish_to.is_empty() { std::slice::from_ref(server) } else { publish_to },
+            args,
+            &run,
+            plan,
+            &channels,
+            bar,
+        )
+        .await?
     } else {
         tokio::time::sleep(IDLE_HOLD).await;
         (0, Instant::now())
@@ -175,7 +184,7 @@ async fn start(
 
 /// Publishes to a timetable, and waits until everything arrived or is given up.
 async fn publish_all(
-    server: &Server,
+    servers: &[Server],
     args: &ServerArgs,
     run: &Arc<Run>,
     plan: &Plan,
@@ -194,6 +203,7 @@ async fn publish_all(
             Timetable { began, rate: plan.rate, total, first: n as u64, step: channels.len() as u64 };
         let publisher =
             Publisher { run: Arc::clone(run), channel: channel.clone(), payload: plan.payload, timetable };
+        let server = &servers[n % servers.len()];
         publishers.spawn(server.dial_with(args.via, run.codec, publisher).await?);
     }
     let watch = async {
@@ -350,7 +360,7 @@ impl Timetable {
     }
 }
 
-fn publication(channel: &ChannelName, data: Vec<u8>) -> ClientFrame {
+pub(super) fn publication(channel: &ChannelName, data: Vec<u8>) -> ClientFrame {
     ClientFrame::Publish(Publish {
         id: 0,
         channel: channel.clone(),
@@ -361,6 +371,6 @@ fn publication(channel: &ChannelName, data: Vec<u8>) -> ClientFrame {
     })
 }
 
-fn control(codec: Codec, frame: &ClientFrame) -> Outgoing {
+pub(super) fn control(codec: Codec, frame: &ClientFrame) -> Outgoing {
     Outgoing { bytes: codec.encode(frame), lane: Lane::Control }
 }

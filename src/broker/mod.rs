@@ -4,7 +4,11 @@
 //! Invariant: nothing here but the backends' own rooms names a vendor.
 
 mod carried;
+#[cfg(test)]
+mod contract;
 mod inbox;
+#[cfg(feature = "redis")]
+mod redis;
 
 use std::fmt;
 
@@ -14,14 +18,16 @@ use xpush_protocol::{ChannelName, Cursor, SessionId, UserId};
 
 pub use carried::{Carried, Taken};
 pub use inbox::Inbox;
+#[cfg(feature = "redis")]
+pub use redis::Redis;
 
 use crate::membership::NodeId;
 
 /// Carries things to the other nodes. What comes from them goes into the node's `Inbox`.
 pub trait Broker: Send + Sync + 'static {
-    /// Hands a thing to every other node that listens to its topic. Gives how many that were, as far as it knows.
-    /// Never fails as far as the caller is concerned: what is lost here is found by its offset. Bounded in time.
-    fn publish(&self, carried: Carried) -> BoxFuture<'_, usize>;
+    /// Hands a thing to every other node that listens to its topic. Gives how many that were, as far as it knows; an
+    /// error means that it may not have been handed to anybody. Bounded in time.
+    fn publish(&self, carried: Carried) -> BoxFuture<'_, Result<usize, BrokerError>>;
 
     /// Listens to a topic, from the call on; resolves when what is published from then on arrives, or when the
     /// broker is out of reach (then `Inbox::doubt` follows once it is back). Every call has to be taken back by one
@@ -78,8 +84,8 @@ pub struct BrokerError {
 pub struct Alone;
 
 impl Broker for Alone {
-    fn publish(&self, _: Carried) -> BoxFuture<'_, usize> {
-        Box::pin(future::ready(0))
+    fn publish(&self, _: Carried) -> BoxFuture<'_, Result<usize, BrokerError>> {
+        Box::pin(future::ready(Ok(0)))
     }
 
     fn listen(&self, _: Topic) -> BoxFuture<'_, ()> {

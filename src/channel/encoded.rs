@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use xpush_protocol::{ChannelName, Codec, Message, ServerFrame};
+use xpush_protocol::{ChannelName, Codec, Epoch, Message, ServerFrame};
 
 use crate::publication::Publication;
 
@@ -15,7 +15,7 @@ pub struct Encoded {
 }
 
 enum Source {
-    Publication(ChannelName, Arc<Publication>),
+    Publication(ChannelName, Option<Epoch>, Arc<Publication>),
     Frame(ServerFrame),
 }
 
@@ -25,9 +25,10 @@ impl Encoded {
         Self::from_source(Source::Frame(frame.clone()))
     }
 
+    /// `epoch`: `None` where the subscribers know it already.
     #[must_use]
-    pub fn publication(channel: ChannelName, publication: Arc<Publication>) -> Self {
-        Self::from_source(Source::Publication(channel, publication))
+    pub fn publication(channel: ChannelName, epoch: Option<Epoch>, publication: Arc<Publication>) -> Self {
+        Self::from_source(Source::Publication(channel, epoch, publication))
     }
 
     fn from_source(source: Source) -> Self {
@@ -52,8 +53,8 @@ impl Encoded {
         };
         cell.get_or_init(|| match &self.source {
             Source::Frame(frame) => codec.encode(frame),
-            Source::Publication(channel, publication) => {
-                codec.encode(&ServerFrame::Publication(publication.to_frame(channel)))
+            Source::Publication(channel, epoch, publication) => {
+                codec.encode(&ServerFrame::Publication(publication.to_frame(channel, *epoch)))
             }
         })
         .clone()

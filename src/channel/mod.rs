@@ -6,6 +6,8 @@
 
 mod encoded;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -49,6 +51,9 @@ pub struct Channel {
 struct State {
     /// Behind the last publication that was handed out. `None` until the log was asked.
     delivered: Option<Cursor>,
+    /// The epoch changed while somebody listened: from then on every publication says its own, since the
+    /// subscriptions began with different ones.
+    epoch_told: bool,
     subscribers: Slab<Subscriber>,
     early: BTreeMap<u64, Early>,
     /// Since when `early` waits for a publication that did not come.
@@ -192,13 +197,12 @@ impl Channel {
     pub fn note_top(&self, top: Cursor) {
         let mut state = self.state();
         match state.delivered {
-            Some(delivered) if delivered.epoch == top.epoch => {
-                if top.offset > delivered.offset {
-                    state.turned_away = state.turned_away.max(top.offset);
-                    state.hole_since.get_or_insert_with(Instant::now);
-                }
+            Some(delivered) if delivered.epoch != top.epoch => state.doubt(),
+            Some(delivered) if delivered.offset < top.offset => {
+                state.turned_away = state.turned_away.max(top.offset);
+                state.hole_since.get_or_insert_with(Instant::now);
             }
-            Some(_) => state.doubt(),
+            Some(_) => {}
             // `load` will ask the log.
             None => {}
         }
@@ -257,6 +261,14 @@ impl Channel {
         self.state().pending_occupancy.take()
     }
 
+    /// The epoch as a publication read from the log has to say it; `None` where every subscriber knows it.
+    pub(crate) fn told_epoch(&self, of_log: Epoch) -> Option<Epoch> {
+        let mut state = self.state();
+        // The log may tell of the change before the first publication of the new epoch is here.
+        state.epoch_told |= state.delivered.is_some_and(|delivered| delivered.epoch != of_log);
+        state.epoch_told.then_some(of_log)
+    }
+
     fn is_idle(&self) -> bool {
         self.state().subscribers.is_empty()
     }
@@ -267,7 +279,8 @@ impl Channel {
         if state.subscribers.is_empty() {
             return;
         }
-        let encoded = Encoded::publication(self.name.clone(), Arc::clone(publication));
+        let told = state.epoch_told.then_some(epoch);
+        let encoded = Encoded::publication(self.name.clone(), told, Arc::clone(publication));
         for (_, subscriber) in &state.subscribers {
             subscriber.outbox.push_live(subscriber.delivery, Cursor { epoch, offset }, &encoded, self.lane);
         }
@@ -294,6 +307,7 @@ impl Channel {
     /// The log lost the channel and began anew, or a part of it: every subscriber has to read on from the log,
     /// where it finds what it missed, or the gap.
     fn change_epoch(&self, state: &mut State, now: Cursor) {
+        state.epoch_told |= state.delivered.is_some_and(|before| before.epoch != now.epoch);
         state.delivered = Some(now);
         state.early.clear();
         state.turned_away = 0;

@@ -48,7 +48,7 @@ pub(crate) fn load(flags: &ConfigFlags, mut set: Vec<(String, String)>) -> anyho
         set.push(("store.path".into(), data.display().to_string()));
     }
     // XPUSH_CONFIG and what clients read name no key of the configuration.
-    let own = ["XPUSH_CONFIG", "XPUSH_SERVER", "XPUSH_TOKEN"];
+    let own = ["XPUSH_CONFIG", "XPUSH_SERVER", "XPUSH_TOKEN", "XPUSH_API_KEY"];
     let environment = std::env::vars().filter(|(name, _)| !own.contains(&name.as_str()));
     Ok(Config::load(flags.config.as_deref(), environment, set)?)
 }
@@ -63,7 +63,8 @@ pub(crate) fn of_server(args: &ServeArgs) -> anyhow::Result<Config> {
         set.push(("listen.tls".into(), address.to_string()));
     }
     if !args.role.is_empty() {
-        set.push(("node.roles".into(), args.role.join(",")));
+        let quoted: Vec<_> = args.role.iter().map(|role| format!("\"{role}\"")).collect();
+        set.push(("node.roles".into(), format!("[{}]", quoted.join(", "))));
     }
     if let Some(name) = &args.name {
         set.push(("node.name".into(), name.clone()));

@@ -1,7 +1,9 @@
 //! The command line: what can be asked, and the rooms that do it.
 
+mod api;
 pub(crate) mod config;
 pub(crate) mod history;
+pub(crate) mod node;
 pub(crate) mod publish;
 mod session;
 pub(crate) mod subscribe;
@@ -16,7 +18,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 
-pub(crate) use session::ServerArgs;
+pub(crate) use session::{ServerArgs, Whereabouts};
 
 /// Whoever reads our output went away, as `head` does: nothing more is wanted.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +50,7 @@ Examples:
   xpush subscribe room:lobby              print what is published, until Ctrl-C
   xpush history room:lobby --backward     the newest messages first
   xpush token --user ann --channel 'room:*=subscribe,publish'
+  xpush node list                         the nodes of a cluster
   xpush bench fanout --subscribers 1000   measure this machine
   xpush completions bash > /etc/bash_completion.d/xpush";
 
@@ -63,6 +66,8 @@ pub(crate) enum Command {
     History(history::HistoryArgs),
     /// Sign a token with the server's own key
     Token(token::TokenArgs),
+    /// Look at a cluster's nodes, or take one out
+    Node(node::NodeArgs),
     /// Check or show the configuration
     Config(config::ConfigArgs),
     /// Measure a server

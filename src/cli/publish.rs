@@ -3,10 +3,10 @@
 use std::{io::BufRead as _, process::ExitCode};
 
 use clap::Args;
-use xpush::client::Client;
-use xpush_protocol::{Binary, ChannelName, ClientFrame, EventName, Json, MessageId, Publish, ServerFrame};
+use xpush::client::{Acknowledged, Session};
+use xpush_protocol::{Binary, ChannelName, EventName, Json, MessageId, Payload};
 
-use super::{ServerArgs, print};
+use super::{ServerArgs, Whereabouts, print};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -41,24 +41,24 @@ pub(crate) async fn run(args: PublishArgs) -> anyhow::Result<ExitCode> {
     if from_input && args.message_id.is_some() {
         anyhow::bail!("--message-id names one message, and `-` reads many: only the first line would stand");
     }
-    let mut client = args.server.connect().await?;
+    let mut publishing = Publishing { session: args.server.session(), whereabouts: Whereabouts::default() };
     if from_input {
         for line in std::io::stdin().lock().lines() {
             let line = line?;
             if !line.trim().is_empty() {
-                publish(&mut client, &args, Some(json(&line)?), None).await?;
+                publishing.publish(&args, Payload::Json(json(&line)?)).await?;
             }
         }
     } else if let Some(text) = &args.text {
-        publish(&mut client, &args, Some(Json::from_value(text)?), None).await?;
+        publishing.publish(&args, Payload::Json(Json::from_value(text)?)).await?;
     } else if let Some(file) = &args.file {
         let bytes =
             std::fs::read(file).map_err(|error| anyhow::anyhow!("can't read {}: {error}", file.display()))?;
-        publish(&mut client, &args, None, Some(Binary(bytes.into()))).await?;
+        publishing.publish(&args, Payload::Binary(Binary(bytes.into()))).await?;
     } else if let Some(data) = &args.data {
-        publish(&mut client, &args, Some(json(data)?), None).await?;
+        publishing.publish(&args, Payload::Json(json(data)?)).await?;
     }
-    client.close().await;
+    publishing.session.close().await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -67,22 +67,24 @@ fn json(text: &str) -> anyhow::Result<Json> {
         .map_err(|error| anyhow::anyhow!("the data is not JSON ({error}); for a plain text use --text"))
 }
 
-async fn publish(
-    client: &mut Client,
-    args: &PublishArgs,
-    data: Option<Json>,
-    binary: Option<Binary>,
-) -> anyhow::Result<()> {
-    let message_id = args.message_id.clone().unwrap_or_else(MessageId::random);
-    let (channel, event) = (args.channel.clone(), args.event.clone());
-    let answer = client
-        .call(|id| {
-            ClientFrame::Publish(Publish { id, channel, message_id: Some(message_id), event, data, binary })
-        })
-        .await?;
-    if let ServerFrame::Published(published) = answer {
-        let duplicate = if published.duplicate { " (was there already)" } else { "" };
-        print(format_args!("{}{duplicate}", published.cursor))?;
+/// A session that publishes, and says where it is.
+struct Publishing {
+    session: Session,
+    whereabouts: Whereabouts,
+}
+
+impl Publishing {
+    async fn publish(&mut self, args: &PublishArgs, payload: Payload) -> anyhow::Result<()> {
+        let message_id = args.message_id.clone().unwrap_or_else(MessageId::random);
+        let publisher = self.session.publisher();
+        let publish = publisher.publish(args.channel.clone(), message_id, args.event.clone(), payload);
+        tokio::pin!(publish);
+        let Acknowledged { cursor, duplicate } = loop {
+            tokio::select! {
+                acknowledged = &mut publish => break acknowledged?,
+                event = self.session.event() => self.whereabouts.note(&event?)?,
+            }
+        };
+        print(format_args!("{cursor}{}", if duplicate { " (was there already)" } else { "" }))
     }
-    Ok(())
 }

@@ -1,20 +1,12 @@
-//! `xpush subscribe`: prints publications until it is stopped, and comes back by itself when the server was away.
+//! `xpush subscribe`: prints publications until it is stopped, and follows the cluster when its node dies or leaves.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use clap::Args;
-use rand::Rng as _;
-use tokio::time::sleep;
-use xpush::client::{Client, ClientError, Sequence, Step};
-use xpush_protocol::{
-    ChannelName, ClientFrame, Cursor, ErrorCode, ServerFrame, Subscribe, UnsubscribeReason,
-};
+use xpush::client::{Event, Session, Start};
+use xpush_protocol::{ChannelName, Cursor};
 
-use super::{ServerArgs, print};
-
-/// The pause before a reconnect is drawn from 0 to this, doubled at each failure (full jitter).
-const BACK_OFF_FIRST: Duration = Duration::from_millis(200);
-const BACK_OFF_LIMIT: Duration = Duration::from_secs(10);
+use super::{ServerArgs, Whereabouts, print};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -38,97 +30,42 @@ pub(crate) struct SubscribeArgs {
 }
 
 pub(crate) async fn run(args: SubscribeArgs) -> anyhow::Result<ExitCode> {
-    let mut reader = Reading { cursor: args.cursor, left: args.count, ephemeral: false, printed: Ok(()) };
-    let mut client = args.server.connect().await?;
-    loop {
-        tokio::select! {
-            ended = reader.read(&mut client, &args) => match ended {
-                Ok(()) => break,
-                // Whoever is refused is refused again; what is lost may come back.
-                Err(error @ ClientError::Refused { .. }) => return Err(error.into()),
-                Err(error) => eprintln!("xpush: {error}; connecting again"),
-            },
-            _ = tokio::signal::ctrl_c() => break,
-        }
-        client = reconnect(&args.server).await?;
-    }
-    client.close().await;
-    reader.printed?;
+    let start = match (args.cursor, args.last) {
+        (Some(cursor), _) => Start::Behind(cursor),
+        (None, Some(last)) => Start::Last(last),
+        (None, None) => Start::Now,
+    };
+    let mut session = args.server.session();
+    session.publisher().subscribe(args.channel, start).await?;
+    let read = tokio::select! {
+        read = read(&mut session, args.count) => read,
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    };
+    session.close().await;
+    read?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn reconnect(server: &ServerArgs) -> anyhow::Result<Client> {
-    let mut limit = BACK_OFF_FIRST;
-    loop {
-        sleep(rand::rng().random_range(Duration::ZERO..limit)).await;
-        limit = (limit * 2).min(BACK_OFF_LIMIT);
-        tokio::select! {
-            client = server.connect() => if let Ok(client) = client { return Ok(client) },
-            _ = tokio::signal::ctrl_c() => anyhow::bail!("stopped"),
-        }
-    }
-}
-
-/// Where the reader stands, over all connections.
-struct Reading {
-    cursor: Option<Cursor>,
-    left: Option<u64>,
-    ephemeral: bool,
-    /// An error ends the reading: there is nobody to read for.
-    printed: anyhow::Result<()>,
-}
-
-impl Reading {
-    /// Reads one connection until enough was read, or it ends.
-    async fn read(&mut self, client: &mut Client, args: &SubscribeArgs) -> Result<(), ClientError> {
-        let (channel, cursor) = (args.channel.clone(), self.cursor);
-        let last = if cursor.is_none() { args.last } else { None };
-        let answer =
-            client.call(|id| ClientFrame::Subscribe(Subscribe { id, channel, cursor, last })).await?;
-        let ServerFrame::Subscribed(subscribed) = answer else { return Ok(()) };
-        if let Some(gap) = subscribed.gap {
-            eprintln!("xpush: {} to {} are no longer kept", gap.from, gap.to);
-        }
-        self.ephemeral = subscribed.ephemeral;
-        let mut sequence = Sequence::new(subscribed.cursor, subscribed.ephemeral);
-        self.cursor = Some(sequence.cursor());
-        while self.left != Some(0) {
-            let event = client.event().await?;
-            let steps = match event {
-                ServerFrame::Publication(publication) => sequence.publication(publication),
-                ServerFrame::Gap(gap) => sequence.gap(gap),
-                ServerFrame::Lag(lag) if lag.behind > 0 => {
-                    eprintln!("xpush: {} publications behind", lag.behind);
-                    continue;
-                }
-                ServerFrame::Unsubscribed(ended) => {
-                    let message = format!("the subscription ended: {:?}", ended.reason);
-                    return match ended.reason {
-                        UnsubscribeReason::LogUnavailable => Err(ClientError::Unexpected(message)),
-                        _ => Err(ClientError::Refused { code: ErrorCode::PermissionDenied, message }),
-                    };
-                }
-                _ => continue,
-            };
-            // Too many held: connect anew, behind what was printed.
-            let steps =
-                steps.map_err(|_| ClientError::Unexpected("a hole in the channel was not filled".into()))?;
-            for step in steps {
-                self.print(&step);
+/// Prints until enough was read.
+async fn read(session: &mut Session, mut left: Option<u64>) -> anyhow::Result<()> {
+    let mut whereabouts = Whereabouts::default();
+    while left != Some(0) {
+        let event = session.event().await?;
+        whereabouts.note(&event)?;
+        match event {
+            Event::Publication(publication) => {
+                print(serde_json::to_string(&publication)?)?;
+                left = left.map(|left| left - 1);
             }
-            self.cursor = Some(sequence.cursor());
-        }
-        Ok(())
-    }
-
-    fn print(&mut self, step: &Step) {
-        match step {
-            Step::Publication(publication) if self.left != Some(0) => {
-                self.printed = print(serde_json::to_string(publication).unwrap_or_default());
-                self.left = if self.printed.is_ok() { self.left.map(|left| left - 1) } else { Some(0) };
+            Event::Gap(gap) if gap.from <= gap.to => eprintln!("xpush: {} to {} are lost", gap.from, gap.to),
+            Event::Gap(_) => eprintln!("xpush: what was kept is lost; the channel begins anew"),
+            Event::CursorLost { cursor, .. } => {
+                eprintln!("xpush: the server lost what is behind {cursor}; going on from now");
             }
-            Step::Publication(_) => {}
-            Step::Gap(gap) => eprintln!("xpush: {} to {} are lost", gap.from, gap.to),
+            Event::Lag(lag) if lag.behind > 0 => eprintln!("xpush: {} publications behind", lag.behind),
+            Event::Refused { code, message, .. } => anyhow::bail!("{code}: {message}"),
+            _ => {}
         }
     }
+    Ok(())
 }

@@ -1,7 +1,12 @@
-//! A client for the command line and the benchmarks: one connection over any wire, with answers matched to their
-//! commands. It is no SDK; it reconnects only as far as its caller does.
+//! Two clients, over any wire. `Client` is one connection, with answers matched to their commands: for benchmarks and
+//! tests, which want to see it break. `Session` goes on over as many connections as it takes, and finds the nodes of a
+//! cluster.
 
+#[cfg(feature = "cli")]
+mod lookup;
 mod sequence;
+#[cfg(feature = "cli")]
+mod session;
 #[cfg(feature = "cli")]
 mod wire;
 
@@ -20,6 +25,8 @@ use xpush_protocol::{ClientFrame, Codec, Connect, Connected, ErrorCode, Ping, Po
 use xpush_transports::{Closed, Connection, Farewell, Lane, Outgoing, Reader, Writer};
 
 pub use sequence::{Overflow, Sequence, Step};
+#[cfg(feature = "cli")]
+pub use session::{Acknowledged, Ended, Event, Options, PublishError, Publisher, Session, Start};
 #[cfg(feature = "cli")]
 pub use wire::{DialError, Server, Via, Visit};
 

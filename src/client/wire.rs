@@ -7,7 +7,8 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{client::legacy, rt::TokioExecutor};
 use thiserror::Error;
@@ -16,7 +17,7 @@ use xpush_transports::{Connection, Settings, longpoll, quic, tls::Trust, websock
 
 use super::Client;
 
-/// A list of wires is short.
+/// A list of wires, or of nodes, is short.
 const DOCUMENT_LIMIT: usize = 64 * 1024;
 
 /// Which wire.
@@ -80,17 +81,12 @@ pub trait Visit {
 impl Server {
     /// Asks a server which wires it has. With `hashes`, an https server's certificate is known by them.
     pub async fn discover(base: &str, hashes: &[String]) -> Result<Self, DialError> {
-        let base = base.trim_end_matches('/');
-        let trust = match base.split_once("://") {
-            // Nothing is encrypted, so nothing has to be trusted: not even the system's authorities are needed.
-            Some(("http", _)) => Trust::CertificateHashes(vec![]),
-            Some(("https", _)) if hashes.is_empty() => Trust::System,
-            Some(("https", _)) => by_hash(hashes)?,
-            _ => return Err(DialError::Url(base.into())),
-        };
-        let wires = fetch(base, &trust)
-            .await
-            .map_err(|reason| DialError::Unreachable { url: base.into(), reason })?;
+        let base = Base::new(base, hashes)?;
+        Self::new(base.transports().await?, base.trust)
+    }
+
+    /// A server whose wires were told by somebody who is trusted in this way.
+    pub(super) fn new(wires: Transports, trust: Trust) -> Result<Self, DialError> {
         // What was told over loopback, or over TLS that was checked, is to be believed.
         let trust =
             if wires.certificate_hashes.is_empty() { trust } else { by_hash(&wires.certificate_hashes)? };
@@ -164,6 +160,76 @@ impl Server {
     }
 }
 
+/// Where a server's HTTP API is, and how it is known.
+pub(super) struct Base<'a> {
+    url: &'a str,
+    pub(super) trust: Trust,
+}
+
+impl<'a> Base<'a> {
+    /// With `hashes`, an https server's certificate is known by them.
+    pub(super) fn new(url: &'a str, hashes: &[String]) -> Result<Self, DialError> {
+        let url = url.trim_end_matches('/');
+        let trust = match url.split_once("://") {
+            // Nothing is encrypted, so nothing has to be trusted: not even the system's authorities are needed.
+            Some(("http", _)) => Trust::CertificateHashes(vec![]),
+            Some(("https", _)) if hashes.is_empty() => Trust::System,
+            Some(("https", _)) => by_hash(hashes)?,
+            _ => return Err(DialError::Url(url.into())),
+        };
+        Ok(Self { url, trust })
+    }
+
+    /// Which wires there are.
+    pub(super) async fn transports(&self) -> Result<Transports, DialError> {
+        let (status, body) = self.request(Method::GET, "/v1/transports", Bytes::new()).await?;
+        if !status.is_success() {
+            return Err(self.unreachable(format!("it answers {status}")));
+        }
+        self.read(&body)
+    }
+
+    pub(super) async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), DialError> {
+        self.exchange(method, path, body).await.map_err(|reason| self.unreachable(reason))
+    }
+
+    pub(super) fn read<T: serde::de::DeserializeOwned>(&self, body: &[u8]) -> Result<T, DialError> {
+        let not_understood = |error| self.unreachable(format!("its answer is not understood: {error}"));
+        serde_json::from_slice(body).map_err(not_understood)
+    }
+
+    pub(super) fn unreachable(&self, reason: String) -> DialError {
+        DialError::Unreachable { url: self.url.into(), reason }
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), String> {
+        let mut tls = self.trust.client_config(b"http/1.1").map_err(|error| error.to_string())?;
+        // The connector sets the protocols itself.
+        tls.alpn_protocols.clear();
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+        let client = legacy::Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(connector);
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url))
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| error.to_string())?;
+        let response = client.request(request).await.map_err(|error| chain(&error))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), DOCUMENT_LIMIT)
+            .collect()
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok((status, body.to_bytes()))
+    }
+}
+
 /// What the cell holds, made at the first call that succeeds.
 fn once<T, E>(cell: &OnceLock<T>, make: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
     match cell.get() {
@@ -176,24 +242,6 @@ fn by_hash(hashes: &[String]) -> Result<Trust, DialError> {
     let parse = |hash: &String| STANDARD.decode(hash).ok()?.try_into().ok();
     let hashes: Option<Vec<[u8; 32]>> = hashes.iter().map(parse).collect();
     Ok(Trust::CertificateHashes(hashes.ok_or(DialError::Hash)?))
-}
-
-async fn fetch(base: &str, trust: &Trust) -> Result<Transports, String> {
-    let uri: http::Uri = format!("{base}/v1/transports").parse().map_err(|error| format!("{error}"))?;
-    let mut tls = trust.client_config(b"http/1.1").map_err(|error| error.to_string())?;
-    // The connector sets the protocols itself.
-    tls.alpn_protocols.clear();
-    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-    let client = legacy::Client::builder(TokioExecutor::new()).build::<_, Empty<Bytes>>(connector);
-    let response = client.get(uri).await.map_err(|error| chain(&error))?;
-    if !response.status().is_success() {
-        return Err(format!("it answers {}", response.status()));
-    }
-    let body = Limited::new(response.into_body(), DOCUMENT_LIMIT)
-        .collect()
-        .await
-        .map_err(|error| error.to_string())?;
-    serde_json::from_slice(&body.to_bytes()).map_err(|error| format!("its answer is not understood: {error}"))
 }
 
 /// An error with its causes: the outermost alone seldom says anything.

@@ -26,7 +26,7 @@ pub(super) async fn ticket(State(api): State<Api>, request: Request) -> Result<R
     let body: Bytes = axum::body::to_bytes(body, REQUEST_LIMIT)
         .await
         .map_err(|error| Refusal::new(ErrorCode::TooLarge, format!("the request can't be read: {error}")))?;
-    let TicketRequest { token } = if body.is_empty() {
+    let TicketRequest { token, avoid } = if body.is_empty() {
         TicketRequest::default()
     } else {
         serde_json::from_slice(&body).map_err(|error| {
@@ -42,7 +42,7 @@ pub(super) async fn ticket(State(api): State<Api>, request: Request) -> Result<R
         return Err(Refusal::new(ErrorCode::Unauthenticated, "a ticket needs a `token`").into());
     }
     let secure = parts.extensions.get::<Secure>().is_some();
-    let mut ticket = api.node.ticket(token, peer.ip(), secure)?;
+    let mut ticket = api.node.ticket(token, avoid.as_deref(), peer.ip(), secure)?;
     // This node is reached by the name that the client called it by; the others say where they are.
     if ticket.node == api.node.id.as_str() {
         ticket.wires = (api.transports)(called, secure);

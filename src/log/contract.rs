@@ -3,7 +3,7 @@
 use std::{any::Any, collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{LocalBoxFuture, join_all};
 use xpush_protocol::{Binary, ChannelName, Json, Payload};
 
 use super::{
@@ -52,16 +52,26 @@ pub(super) use contract;
 
 contract!(memory, |keep| {
     let capacity = crate::log::Capacity { channels: 10_000, bytes: 64 << 20 };
-    (std::sync::Arc::new(crate::log::Memory::new(keep, capacity)) as _, Box::new(()))
+    let log = std::sync::Arc::new(crate::log::Memory::new(keep, capacity));
+    Box::pin(std::future::ready((log as _, Box::new(()) as _)))
 });
 #[cfg(feature = "embedded")]
 contract!(embedded, |keep| {
     let directory = tempfile::tempdir().unwrap();
     let log = crate::log::Embedded::open(directory.path(), keep).unwrap();
-    (std::sync::Arc::new(log) as _, Box::new(directory))
+    Box::pin(std::future::ready((std::sync::Arc::new(log) as _, Box::new(directory) as _)))
 });
+#[cfg(feature = "mongodb")]
+contract!(mongodb, |keep| Box::pin(crate::log::mongodb::open(keep)));
+#[cfg(feature = "redis")]
+contract!(redis, |keep| Box::pin(async {
+    let server = xpush_test_servers::Redis::start().await;
+    let settings = crate::redis::Settings { url: server.url(), prefix: "test".into() };
+    let link = crate::redis::Link::connect(&settings).await.unwrap();
+    (std::sync::Arc::new(crate::log::Redis::new(link, 1, keep)) as _, Box::new(server) as _)
+}));
 
-type Open = fn(KeepByNamespace) -> Opened;
+type Open = fn(KeepByNamespace) -> LocalBoxFuture<'static, Opened>;
 
 const ALL: Query = Query { from: From::After(0), limit: usize::MAX, bytes: usize::MAX };
 
@@ -81,7 +91,7 @@ async fn said(log: &dyn Log, channel: &ChannelName) -> Vec<u64> {
 }
 
 pub(super) async fn concurrent_appends_get_offsets_without_a_hole(open: Open) {
-    let (log, _guard) = open(KeepByNamespace::new());
+    let (log, _guard) = open(KeepByNamespace::new()).await;
     let tasks = (0..50).map(|publisher| {
         let log = log.clone();
         tokio::spawn(async move {
@@ -109,7 +119,7 @@ pub(super) async fn concurrent_appends_get_offsets_without_a_hole(open: Open) {
 }
 
 pub(super) async fn drafts_of_one_task_stand_in_the_order_in_which_they_came(open: Open) {
-    let (log, _guard) = open(KeepByNamespace::new());
+    let (log, _guard) = open(KeepByNamespace::new()).await;
     let mut pending = Vec::new();
     for n in 1..=500 {
         pending.push(log.append(&channel("room:a"), draft("ann", n)).await.unwrap());
@@ -121,7 +131,7 @@ pub(super) async fn drafts_of_one_task_stand_in_the_order_in_which_they_came(ope
 }
 
 pub(super) async fn a_duplicate_gets_the_first_ones_place(open: Open) {
-    let (log, _guard) = open(KeepByNamespace::new());
+    let (log, _guard) = open(KeepByNamespace::new()).await;
     let room = channel("room:a");
     let first = append(&*log, &room, draft("ann", 1)).await;
     append(&*log, &room, draft("ann", 2)).await;
@@ -131,7 +141,7 @@ pub(super) async fn a_duplicate_gets_the_first_ones_place(open: Open) {
 }
 
 pub(super) async fn retries_that_race_stand_once(open: Open) {
-    let (log, _guard) = open(KeepByNamespace::new());
+    let (log, _guard) = open(KeepByNamespace::new()).await;
     let room = channel("room:a");
     for n in 1..=20 {
         // None waits for another, so that some come while the first one is under way.
@@ -148,7 +158,7 @@ pub(super) async fn retries_that_race_stand_once(open: Open) {
 }
 
 pub(super) async fn one_id_of_two_publishers_is_two_messages(open: Open) {
-    let (log, _guard) = open(KeepByNamespace::new());
+    let (log, _guard) = open(KeepByNamespace::new()).await;
     let room = channel("room:a");
     for publisher in ["ann", "bob"] {
         assert!(matches!(append(&*log, &room, draft(publisher, 1)).await, Appended::New { .. }));
@@ -157,7 +167,7 @@ pub(super) async fn one_id_of_two_publishers_is_two_messages(open: Open) {
 }
 
 pub(super) async fn one_id_in_two_channels_is_two_messages(open: Open) {
-    let (log, _guard) = open(KeepByNamespace::new());
+    let (log, _guard) = open(KeepByNamespace::new()).await;
     for room in [channel("room:a"), channel("room:b")] {
         let appended = append(&*log, &room, draft("ann", 1)).await;
         assert!(matches!(appended, Appended::New { .. }) && appended.cursor().offset == 1);
@@ -165,7 +175,7 @@ pub(super) async fn one_id_in_two_channels_is_two_messages(open: Open) {
 }
 
 async fn five(open: Open) -> (Opened, ChannelName) {
-    let opened = open(KeepByNamespace::new());
+    let opened = open(KeepByNamespace::new()).await;
     for n in 1..=5 {
         append(&*opened.0, &channel("room:a"), draft("ann", n)).await;
     }
@@ -195,7 +205,7 @@ pub(super) async fn a_page_backward_begins_before_its_offset(open: Open) {
 }
 
 pub(super) async fn a_page_ends_where_its_bytes_are_full(open: Open) {
-    let (log, _guard) = open(KeepByNamespace::new());
+    let (log, _guard) = open(KeepByNamespace::new()).await;
     let room = channel("room:a");
     for n in 1..=4 {
         let payload = Payload::Binary(Binary(Bytes::from(vec![7; 100])));
@@ -209,7 +219,7 @@ pub(super) async fn a_page_ends_where_its_bytes_are_full(open: Open) {
 }
 
 pub(super) async fn a_channel_that_was_never_written_to_is_empty(open: Open) {
-    let (log, _guard) = open(KeepByNamespace::new());
+    let (log, _guard) = open(KeepByNamespace::new()).await;
     let Extent { first, top, epoch } = log.extent(&channel("room:a")).await.unwrap();
     assert_eq!((first, top), (1, 0));
     let page = log.read(&channel("room:a"), ALL).await.unwrap();
@@ -221,7 +231,7 @@ pub(super) async fn a_channel_that_was_never_written_to_is_empty(open: Open) {
 const TRIMMED_LATE: u64 = 200;
 
 pub(super) async fn a_trimmed_channel_tells_where_it_begins(open: Open) {
-    let (log, _guard) = open(keep("room", Keep { count: Some(100), age: None }));
+    let (log, _guard) = open(keep("room", Keep { count: Some(100), age: None })).await;
     for room in [channel("room:a"), channel("chat:a")] {
         for chunk in 0..10 {
             let mut pending = Vec::new();
@@ -246,7 +256,7 @@ pub(super) async fn a_trimmed_channel_tells_where_it_begins(open: Open) {
 }
 
 pub(super) async fn a_trimmed_message_may_be_said_again(open: Open) {
-    let (log, _guard) = open(keep("room", Keep { count: Some(10), age: None }));
+    let (log, _guard) = open(keep("room", Keep { count: Some(10), age: None })).await;
     let room = channel("room:a");
     for n in 1..=1000 {
         append(&*log, &room, draft("ann", n)).await;
@@ -256,7 +266,7 @@ pub(super) async fn a_trimmed_message_may_be_said_again(open: Open) {
 }
 
 pub(super) async fn payloads_come_back_as_they_were(open: Open) {
-    let (log, _guard) = open(KeepByNamespace::new());
+    let (log, _guard) = open(KeepByNamespace::new()).await;
     let room = channel("room:a");
     let payloads = [
         Payload::Json(Json::parse(r#"{"b": 1.0, "a":["\u0000",null,"ü"]}"#).unwrap()),
@@ -278,7 +288,7 @@ pub(super) async fn payloads_come_back_as_they_were(open: Open) {
 }
 
 pub(super) async fn thousands_of_channels_count_for_themselves(open: Open) {
-    let (log, _guard) = open(KeepByNamespace::new());
+    let (log, _guard) = open(KeepByNamespace::new()).await;
     let rooms: Vec<_> = (0..5000).map(|n| channel(&format!("room:{n}"))).collect();
     for offset in 1..=2 {
         let mut pending = Vec::new();
@@ -295,7 +305,7 @@ pub(super) async fn thousands_of_channels_count_for_themselves(open: Open) {
 }
 
 pub(super) async fn channels_whose_names_begin_alike_are_apart(open: Open) {
-    let (log, _guard) = open(KeepByNamespace::new());
+    let (log, _guard) = open(KeepByNamespace::new()).await;
     let rooms = ["room:a", "room:a:", "room:a-", "room:aa", "room:A", "r:a"].map(channel);
     for (room, n) in rooms.iter().zip(1..) {
         append(&*log, room, draft("ann", n)).await;
@@ -308,7 +318,7 @@ pub(super) async fn channels_whose_names_begin_alike_are_apart(open: Open) {
 }
 
 pub(super) async fn an_append_whose_future_was_dropped_is_appended(open: Open) {
-    let (log, _guard) = open(KeepByNamespace::new());
+    let (log, _guard) = open(KeepByNamespace::new()).await;
     let room = channel("room:a");
     drop(log.append(&room, draft("ann", 1)).await.unwrap());
     assert_eq!(append(&*log, &room, draft("ann", 2)).await.cursor().offset, 2);

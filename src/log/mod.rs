@@ -8,8 +8,12 @@ mod contract;
 #[cfg(feature = "embedded")]
 mod embedded;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod memory;
+#[cfg(feature = "mongodb")]
+mod mongodb;
+#[cfg(feature = "redis")]
+mod redis;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -20,6 +24,10 @@ use xpush_protocol::{ChannelName, Cursor, Epoch, Namespace};
 #[cfg(feature = "embedded")]
 pub use self::embedded::Embedded;
 pub use self::memory::{Capacity, Memory};
+#[cfg(feature = "mongodb")]
+pub use self::mongodb::MongoDb;
+#[cfg(feature = "redis")]
+pub use self::redis::Redis;
 use crate::publication::{Draft, Publication};
 
 /// Keeps the publications of channels, in order.
@@ -47,23 +55,30 @@ pub trait Log: Send + Sync + 'static {
     /// What there is of a channel. One that was never written to is empty.
     fn extent<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<Extent, LogError>>;
 
-    /// Where each of these channels ends, in their order: to find what was appended and nobody announced.
-    fn tops<'a>(&'a self, channels: &'a [ChannelName]) -> BoxFuture<'a, Result<Vec<Cursor>, LogError>> {
-        let tops = async move {
-            let mut tops = Vec::with_capacity(channels.len());
-            for channel in channels {
-                let extent = self.extent(channel).await?;
-                tops.push(Cursor { epoch: extent.epoch, offset: extent.top });
-            }
-            Ok(tops)
-        };
-        Box::pin(tops)
-    }
-
     /// As `extent`, for a channel that somebody listens to: as long as this is asked again within `HOLD`, a log that
     /// forgets idle channels does not forget this one, and its epoch stays what it is.
     fn hold<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<Extent, LogError>> {
         self.extent(channel)
+    }
+
+    /// As `extent`, and its `top` is surely not older than what anybody was told before this was asked. A log of
+    /// many servers may answer `extent` from one that was deposed without having heard of it; so who is about to
+    /// tell a client that its cursor is ahead of the channel asks this first. It may cost a write.
+    fn confirm<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<Extent, LogError>> {
+        self.extent(channel)
+    }
+
+    /// The newest place of each of these channels, in their order; offset 0 where there is none. Asked after the
+    /// broker lost its connection, or a node died, to find what was appended and nobody announced.
+    fn tops<'a>(&'a self, channels: &'a [ChannelName]) -> BoxFuture<'a, Result<Vec<Cursor>, LogError>> {
+        Box::pin(async move {
+            let mut tops = Vec::with_capacity(channels.len());
+            for channel in channels {
+                let Extent { epoch, top, .. } = self.extent(channel).await?;
+                tops.push(Cursor { epoch, offset: top });
+            }
+            Ok(tops)
+        })
     }
 }
 
@@ -166,11 +181,14 @@ pub enum LogError {
     /// At opening.
     #[error("the store in {path} can't be opened: {reason}")]
     Open { path: PathBuf, reason: String },
-    /// At opening.
+    /// At opening. No retry helps.
+    #[error("{database} can't hold the log: {reason}")]
+    Database { database: String, reason: String },
+    /// At opening. `store` says which, as a person would.
     #[error(
-        "the store in {path} has format {found}; this version of xpush knows {known} at most. Start a version that is as new as the one that wrote it, or point `store.path` elsewhere"
+        "{store} has format {found}; this version of xpush knows {known} at most. Start a version that is as new as the one that wrote it, or name another store"
     )]
-    NewerFormat { path: PathBuf, found: u32, known: u32 },
+    NewerFormat { store: String, found: u32, known: u32 },
     /// What is stored is not what was written.
     #[error("the store is damaged: {reason}")]
     Damaged { reason: String },

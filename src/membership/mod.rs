@@ -6,6 +6,8 @@
 //! Invariant: nothing here but the backends' own rooms names a vendor.
 
 mod assign;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -16,6 +18,8 @@ use tokio::sync::watch;
 use xpush_protocol::Transports;
 
 pub use assign::assign;
+#[cfg(feature = "zookeeper")]
+pub use zookeeper::{Settings as ZooKeeperSettings, ZooKeeper};
 
 /// The nodes that live.
 pub trait Membership: Send + Sync + 'static {

@@ -8,7 +8,7 @@ use super::Node;
 use crate::{
     log::{From, Query},
     publication::Publication,
-    session::{Refusal, missed},
+    session::{Refusal, is_ahead, missed},
 };
 
 /// Publications in a page of history, at most and if not asked for.
@@ -45,7 +45,10 @@ impl Node {
         let log = self.log(policy);
         let gap = match cursor {
             Some(cursor) => {
-                let extent = log.extent(channel).await?;
+                let mut extent = log.extent(channel).await?;
+                if is_ahead(cursor, extent) {
+                    extent = log.confirm(channel).await?;
+                }
                 // Backward, a place in this epoch misses nothing: what is no longer kept is the end.
                 if backward && cursor.epoch == extent.epoch { None } else { missed(channel, cursor, extent)? }
             }
@@ -67,7 +70,11 @@ impl Node {
         Ok(HistoryPage {
             id: 0,
             channel: channel.clone(),
-            publications: page.publications.iter().map(|publication| publication.to_frame(channel)).collect(),
+            publications: page
+                .publications
+                .iter()
+                .map(|publication| publication.to_frame(channel, None))
+                .collect(),
             top: Cursor { epoch: extent.epoch, offset: extent.top },
             next,
             gap,

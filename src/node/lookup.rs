@@ -16,13 +16,25 @@ const BASES_LIMIT: usize = 16;
 
 impl Node {
     /// A node to use, for who has this token, or none where none is needed; its wires for a page that came over TLS
-    /// or not.
-    pub fn ticket(&self, token: Option<String>, peer: IpAddr, secure: bool) -> Result<TicketAnswer, Refusal> {
+    /// or not. `avoid`: a node that the client could not reach, which may be dead before that is known here.
+    pub fn ticket(
+        &self,
+        token: Option<String>,
+        avoid: Option<&str>,
+        peer: IpAddr,
+        secure: bool,
+    ) -> Result<TicketAnswer, Refusal> {
         let rights = self.authenticate(token.as_deref(), peer)?;
         let nodes = self.membership.nodes().borrow().clone();
         // A user comes to the same node with every device; who has no name goes anywhere.
         let key = rights.user().map_or_else(|| SessionId::random().to_string(), ToString::to_string);
-        let node = assign(&nodes, &key)
+        let others: Vec<_> = nodes
+            .iter()
+            .filter(|node| avoid.is_some_and(|avoid| node.id.as_str() != avoid))
+            .cloned()
+            .collect();
+        let node = assign(&others, &key)
+            .or_else(|| assign(&nodes, &key))
             .ok_or_else(|| Refusal::new(ErrorCode::NoNode, "no node takes clients now; try again"))?;
         let url = |node: &NodeInfo| if secure { node.secure_url.clone() } else { node.url.clone() };
         let (own, others): (Vec<_>, Vec<_>) =

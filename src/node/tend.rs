@@ -78,7 +78,8 @@ impl Node {
             let name = channel.name().clone();
             let frame = ServerFrame::Occupancy(Occupancy { channel: name.clone(), occupancy });
             channel.tell_presence(&frame);
-            self.broker.publish(Carried::Presence { channel: name, occupancy, frame }).await;
+            // Told again when it changes.
+            let _ = self.broker.publish(Carried::Presence { channel: name, occupancy, frame }).await;
         }
     }
 
@@ -110,22 +111,33 @@ impl Node {
             return;
         }
         let mut ticks = every(COMPARE_INTERVAL);
+        let mut turn = 0;
         loop {
             tokio::select! {
-                _ = ticks.tick() => self.compare_tops().await,
+                _ = ticks.tick() => {
+                    self.announce_untold().await;
+                    self.compare_tops(&mut turn).await;
+                }
                 () = self.inbox.doubted() => self.compare_logs().await,
             }
         }
     }
 
-    async fn compare_tops(&self) {
+    /// `turn`: while the broker is away, the logs are looked at instead, some of them each time.
+    async fn compare_tops(&self, turn: &mut usize) {
         let (durable, recent) = self.active();
         self.compare_with_log(&self.recent, &recent).await;
         if durable.is_empty() {
             return;
         }
-        // A broker that does not answer is doubted once it is back.
-        let Ok(tops) = self.broker.tops(&durable).await else { return };
+        let Ok(tops) = self.broker.tops(&durable).await else {
+            let chunks = durable.chunks(COMPARE_CHUNK);
+            *turn = (*turn + 1) % chunks.len();
+            for chunk in chunks.skip(*turn).take(1) {
+                self.compare_with_log(&self.durable, chunk).await;
+            }
+            return;
+        };
         let mut unknown = Vec::new();
         for (name, top) in durable.into_iter().zip(tops) {
             match (top, self.channels.get(&name)) {
@@ -134,12 +146,12 @@ impl Node {
                 (_, None) => {}
             }
         }
-        self.announce(&unknown).await;
+        self.find_tops(&unknown).await;
     }
 
     /// Channels without a top, as after the broker's memory was lost: the log says where they stand, and everybody
     /// is told.
-    async fn announce(&self, channels: &[ChannelName]) {
+    async fn find_tops(&self, channels: &[ChannelName]) {
         for chunk in channels.chunks(COMPARE_CHUNK) {
             let tops = match self.durable.tops(chunk).await {
                 Ok(tops) => tops,
@@ -149,7 +161,8 @@ impl Node {
             each.for_each_concurrent(TEND_CONCURRENCY, async |(name, cursor)| {
                 if let Some(channel) = self.channels.get(name) {
                     channel.note_top(cursor);
-                    self.broker.publish(Carried::Top { channel: name.clone(), cursor }).await;
+                    // If it can't be told now, it is unknown the next time too.
+                    let _ = self.broker.publish(Carried::Top { channel: name.clone(), cursor }).await;
                 }
             })
             .await;

@@ -93,9 +93,10 @@ async fn catch_up(
             publications.clear();
         }
     }
+    let told = channel.told_epoch(extent.epoch);
     for publication in &publications {
         cursor.offset = publication.offset;
-        push(outbox, batch, Lane::Backfill, &ServerFrame::Publication(publication.to_frame(name)));
+        push(outbox, batch, Lane::Backfill, &ServerFrame::Publication(publication.to_frame(name, told)));
     }
     outbox.advance(key, cursor, publications.len() as u64);
     if channel.try_go_live(outbox, key, cursor) {

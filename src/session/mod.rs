@@ -39,7 +39,7 @@ pub(crate) use command::payload;
 pub use outbox::{DeliveryKey, Outbox};
 pub use refusal::Refusal;
 pub use registry::{Departed, Entering, LINGER, Sessions};
-pub(crate) use subscription::missed;
+pub(crate) use subscription::{is_ahead, missed};
 
 use crate::{auth::Rights, node::Node, publication::Publisher};
 use registry::Remains;

@@ -191,7 +191,7 @@ impl Outbox {
     }
 
     /// A place for a subscription that is about to begin.
-    pub(super) fn reserve(&self) -> DeliveryKey {
+    pub(crate) fn reserve(&self) -> DeliveryKey {
         let mut queue = self.queue();
         queue.next_key += 1;
         DeliveryKey(queue.next_key)

@@ -35,9 +35,10 @@ impl From<LogError> for Refusal {
         let code = match error {
             LogError::TooManyChannels { .. } => ErrorCode::LimitReached,
             LogError::Damaged { .. } => ErrorCode::Internal,
-            LogError::Unavailable { .. } | LogError::Open { .. } | LogError::NewerFormat { .. } => {
-                ErrorCode::LogUnavailable
-            }
+            LogError::Unavailable { .. }
+            | LogError::Open { .. }
+            | LogError::Database { .. }
+            | LogError::NewerFormat { .. } => ErrorCode::LogUnavailable,
         };
         Self::new(code, error.to_string())
     }

@@ -28,10 +28,10 @@ pub struct Sessions(Mutex<Tables>);
 pub struct Entering<'a> {
     pub(crate) session: &'a SessionId,
     pub(crate) user: Option<&'a UserId>,
-    pub(super) connection: u64,
+    pub(crate) connection: u64,
     /// Higher than that of every earlier connection of the session.
     pub(crate) generation: u64,
-    pub(super) outbox: &'a Arc<Outbox>,
+    pub(crate) outbox: &'a Arc<Outbox>,
 }
 
 #[derive(Default)]

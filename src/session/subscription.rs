@@ -182,7 +182,10 @@ async fn start(channel: &Channel, wanted: Option<Cursor>, last: Option<u32>) -> 
     if wanted.is_none() && last.is_none() {
         return Ok(Start { cursor: delivered, top: delivered.offset, gap: None });
     }
-    let extent = channel.log().extent(channel.name()).await?;
+    let mut extent = channel.log().extent(channel.name()).await?;
+    if wanted.is_some_and(|wanted| is_ahead(wanted, extent)) {
+        extent = channel.log().confirm(channel.name()).await?;
+    }
     let Extent { epoch, first, top } = extent;
     let at = |offset| Cursor { epoch, offset };
     let Some(wanted) = wanted else {
@@ -195,6 +198,11 @@ async fn start(channel: &Channel, wanted: Option<Cursor>, last: Option<u32>) -> 
     }
 }
 
+/// Beyond what the log has: of another installation, or told by somebody who knows more than who gave the extent.
+pub(crate) fn is_ahead(cursor: Cursor, extent: Extent) -> bool {
+    cursor.epoch == extent.epoch && cursor.offset > extent.top
+}
+
 /// What a reader at this cursor can't have any more.
 pub(crate) fn missed(channel: &ChannelName, cursor: Cursor, extent: Extent) -> Result<Option<Gap>, Refusal> {
     let Extent { epoch, first, top } = extent;
@@ -202,7 +210,7 @@ pub(crate) fn missed(channel: &ChannelName, cursor: Cursor, extent: Extent) -> R
     if cursor.epoch != epoch {
         return Ok(Some(gap(1)));
     }
-    if cursor.offset > top {
+    if is_ahead(cursor, extent) {
         let message = format!("the cursor {cursor} of {channel} is beyond its newest publication, {top}");
         return Err(Refusal::new(ErrorCode::CursorAhead, message));
     }

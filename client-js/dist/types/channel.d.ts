@@ -51,6 +51,8 @@ export interface ChannelLink {
     cast(name: string, data: unknown, event: string | undefined): void;
     history(name: string, options: HistoryOptions): Promise<HistoryPage>;
     presence(name: string): Promise<PresenceList>;
+    /** Ends the wire; the next one has nothing late of this one. */
+    renew(): void;
     random(): number;
 }
 /** A named, ordered stream of publications. Subscribed once, it stays so across wires, nodes and reconnects. */
@@ -70,6 +72,8 @@ export declare class Channel extends Emitter<ChannelEvents> implements AsyncIter
     private timer;
     private holeTimer;
     private lane;
+    /** That of the first subscription on this wire, if it is one of several streams. */
+    private wireEpoch;
     private readonly enders;
     /** Whether the subscription is live. */
     get subscribed(): boolean;

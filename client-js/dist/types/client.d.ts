@@ -24,6 +24,7 @@ export declare class Client extends Emitter<ClientEvents> {
     private readonly queue;
     private readonly requests;
     private readonly tokens;
+    private readonly directory;
     private readonly connector;
     private readonly makers;
     /** Channels by the id of the `subscribe` that is under way. */

@@ -56,8 +56,8 @@ export declare class Connection {
     /** Counts ticks, not time: a computer that slept finds its frames waiting, not its wire dead. */
     private watch;
     private ping;
-    /** 4002 and not 4000: the server keeps the session's places, since it comes back. */
-    private break;
+    /** Gives the wire up. 4002 and not 4000: the server keeps the session's places, since it comes back. */
+    break(reason?: string): void;
     private end;
     private stop;
 }

@@ -1,6 +1,7 @@
 import { Backoff } from "./backoff.js";
 import type { Connection, ConnectionEvents } from "./connection.js";
 import type { Address, Directory } from "./directory.js";
+import { CommandError } from "./errors/command-error.js";
 import type * as wire from "./wire.js";
 import type { WireMemory } from "./wire-memory.js";
 import type { Lane, WireEnd, WireKind } from "./wires/wire.js";
@@ -16,7 +17,7 @@ export interface ConnectorHost {
     /** The hand-shake's frame. */
     hello(): wire.Connect;
     /** `connect` was refused; what it was refused for may be changed now. */
-    refused(error: wire.Error | WireEnd): Verdict;
+    refused(error: wire.Error | CommandError | WireEnd): Verdict;
     dial(address: Address, events: ConnectionEvents): Connection;
     /** Whether this page or process can have such a wire at all. */
     has(kind: WireKind): boolean;
@@ -49,6 +50,8 @@ export declare class Connector {
     private chosen;
     private stale;
     private drainingUntil;
+    /** When to leave the node that drains. */
+    private leaveAt;
     private readonly unwatch;
     constructor(host: ConnectorHost, directory: Directory, memory: WireMemory, backoff: Backoff);
     get connection(): Connection | undefined;

@@ -31,6 +31,10 @@ export type Connect = {
      */
     token?: string;
     /**
+     * What `POST /v1/tickets` gave, in the place of the token that it was given for.
+     */
+    ticket?: string;
+    /**
      * What the last `connected` gave: the same session goes on.
      */
     state?: string;
@@ -387,13 +391,20 @@ export type Error = {
 /**
  * Why a command failed. On the wire it is its name.
  */
-export type ErrorCode = "malformed" | "unknown_command" | "invalid_field" | "invalid_name" | "too_deep" | "too_large" | "out_of_order" | "unauthenticated" | "invalid_token" | "token_expired" | "invalid_state" | "permission_denied" | "unknown_namespace" | "not_supported" | "cursor_ahead" | "already_subscribed" | "not_subscribed" | "limit_reached" | "rate_limited" | "busy" | "not_connected" | "log_unavailable" | "internal";
+export type ErrorCode = "malformed" | "unknown_command" | "invalid_field" | "invalid_name" | "too_deep" | "too_large" | "out_of_order" | "unauthenticated" | "invalid_token" | "token_expired" | "invalid_state" | "permission_denied" | "unknown_namespace" | "not_supported" | "cursor_ahead" | "already_subscribed" | "not_subscribed" | "limit_reached" | "rate_limited" | "busy" | "not_connected" | "no_node" | "log_unavailable" | "internal";
 /**
  * A message, in its place in the channel.
  */
 export type Publication = {
     channel: string;
     offset: number;
+    /**
+     * Which numbering `offset` is of. Absent: the one that the subscription began with (`subscribed.cursor`), or, on
+     * a page of history, the page's (`top`). A server says it once the channel's epoch changed under somebody who
+     * listens: on a wire of several streams a publication of the new epoch may overtake the `gap` that announces it,
+     * and one of the old epoch may come behind it.
+     */
+    epoch?: Epoch;
     /**
      * The publisher's id of it.
      */
@@ -452,7 +463,7 @@ export type Occupancy = {
 /**
  * The publications `from` to `to` (both included) of `epoch` can't be had any more. What follows begins at
  * `to + 1`. On a wire of several streams it may overtake publications before `from`: it counts once they are there.
- * If `epoch` is not the one of the client's cursor, what was behind that cursor in the old epoch is
+ * If `epoch` is not the one of the client's cursor, it counts at once: what was behind that cursor in the old epoch is
  * lost as well, and `to` may be 0: nothing of the new epoch is.
  */
 export type Gap = {
@@ -535,6 +546,66 @@ export type Endpoint = {
      * `https:`, `quic:`, `ws:` or `wss:`, `http:` or `https:`.
      */
     url: string;
+};
+/**
+ * `POST /v1/tickets`: which node to use.
+ */
+export type TicketRequest = {
+    /**
+     * As in `connect`. Absent: anonymous, where the server allows it.
+     */
+    token?: string;
+    /**
+     * A node that the client could not reach, or that just left it: another one is named, if there is one.
+     */
+    avoid?: string;
+};
+/**
+ * A node to use, and the ticket to show there.
+ */
+export type Ticket = {
+    /**
+     * Stands in `connect` for the token that it was given for.
+     */
+    ticket: string;
+    /**
+     * Seconds.
+     */
+    expires_in: number;
+    node: string;
+    wires: Transports;
+    /**
+     * Where the next ticket can be had: base URLs, of the answering node first.
+     */
+    nodes: Array<string>;
+};
+/**
+ * `GET /v1/nodes`: the nodes that live, for operators.
+ */
+export type NodeList = {
+    nodes: Array<NodeEntry>;
+};
+/**
+ * One node.
+ */
+export type NodeEntry = {
+    id: string;
+    version: string;
+    /**
+     * `session`, `channel`.
+     */
+    roles: Array<string>;
+    weight: number;
+    /**
+     * Sessions that are connected.
+     */
+    sessions: number;
+    draining: boolean;
+    /**
+     * Where its HTTP API is.
+     */
+    url: string;
+    wires: Transports;
 };
 /**
  * `POST /v1/poll`.

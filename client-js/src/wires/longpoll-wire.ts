@@ -19,14 +19,23 @@ const RETRY_DELAY = 250;
 /** Frames of one request: as many as the server takes. */
 const FRAMES = 64;
 
+/** The beginning of a publish that wants an answer, as the codec writes it. */
+const PUBLISH = /^{"publish":{"id":([1-9]\d*)/;
+
 /** UTF-16 units of one request's frames, however they look in UTF-8. A single frame may be longer. */
 const SIZE = 20_000;
 
-/** One lasting connection behind many requests: a poll that hangs, and a second request for what is said meanwhile. */
+/**
+ * One lasting connection behind many requests: a poll that hangs, and a second request for what is said meanwhile.
+ * Requests may reach different nodes, so publishes are handed over only when those before them are answered: a node
+ * could die with them, and another take later ones first.
+ */
 export class LongPollWire implements Wire {
   private events: WireEvents | undefined;
   private state: string | undefined;
   private outbox: string[] = [];
+  /** Publishes that were handed over and are not answered yet. */
+  private readonly open = new Set<number>();
   private polling = false;
   private sending = false;
   private readonly requests = new Set<HttpRequest>();
@@ -42,7 +51,8 @@ export class LongPollWire implements Wire {
 
   send(frame: Encoded): void {
     // This wire is JSON.
-    if (this.outbox.push(frame as string) === 1) defer(() => this.flush());
+    this.outbox.push(frame as string);
+    defer(() => this.flush());
   }
 
   sendLossy(frame: Encoded): void {
@@ -78,8 +88,10 @@ export class LongPollWire implements Wire {
   /** Commands beside a hanging poll, one request at a time so that they keep their order. */
   private async handOver(): Promise<void> {
     this.sending = true;
-    while (this.events && this.state !== undefined && this.outbox.length > 0) {
-      const answer = await this.post(body(this.state, this.take(), `"send":true`), GRACE);
+    while (this.events && this.state !== undefined) {
+      const frames = this.take();
+      if (frames.length === 0) break;
+      const answer = await this.post(body(this.state, frames, `"send":true`), GRACE);
       if (!answer) return;
       this.deliver(answer);
     }
@@ -88,14 +100,21 @@ export class LongPollWire implements Wire {
 
   /** What goes into the next request, in order. */
   private take(): string[] {
-    let count = 0;
+    const frames: string[] = [];
+    const hold = this.open.size > 0;
     let size = 0;
-    while (count < this.outbox.length && count < FRAMES) {
-      size += this.outbox[count]!.length;
-      if (count > 0 && size > SIZE) break;
-      count++;
-    }
-    return this.outbox.splice(0, count);
+    let full = false;
+    this.outbox = this.outbox.filter((frame) => {
+      const id = PUBLISH.exec(frame)?.[1];
+      if (full || (hold && id)) return true;
+      size += frame.length;
+      full = frames.length === FRAMES || (frames.length > 0 && size > SIZE);
+      if (full) return true;
+      if (id) this.open.add(Number(id));
+      frames.push(frame);
+      return false;
+    });
+    return frames;
   }
 
   private async post(body: string, timeout: number): Promise<wire.PollAnswer | undefined> {
@@ -136,7 +155,16 @@ export class LongPollWire implements Wire {
   }
 
   private deliver(answer: wire.PollAnswer): void {
-    for (const frame of answer.frames) this.events?.frame(fromJson(frame), "ordered");
+    for (const frame of answer.frames) {
+      if ("published" in frame) this.open.delete(frame.published.id);
+      else if ("error" in frame) this.open.delete(frame.error.id ?? 0);
+      else if ("connected" in frame && frame.connected.id === 0) {
+        // Another node: all that is not answered comes again, and nothing before it.
+        this.open.clear();
+        this.outbox = this.outbox.filter((frame) => !PUBLISH.test(frame));
+      }
+      this.events?.frame(fromJson(frame), "ordered");
+    }
   }
 
   private end(reason: string): void {

@@ -93,9 +93,9 @@ export class XpushServer {
     rmSync(this.data, { recursive: true, force: true });
   }
 
-  /** The document of `/v1/transports`, to be changed on its way to a page. */
-  async transports() {
-    return (await fetch(`${this.url}/v1/transports`)).json();
+  /** The answer of `/v1/tickets`, to be changed on its way to a page. */
+  async ticket(body) {
+    return (await fetch(`${this.url}/v1/tickets`, { method: "POST", body })).json();
   }
 }
 

@@ -29,15 +29,15 @@ async function blank(ports = {}) {
   const context = await browser.newContext();
   contexts.push(context);
   const page = await context.newPage();
-  await page.route("**/v1/transports", async (route) => {
-    const document = await server.transports().catch(() => undefined);
+  await page.route("**/v1/tickets", async (route) => {
+    const ticket = await server.ticket(route.request().postData()).catch(() => undefined);
     // The server is down: so is this for the page.
-    if (!document) return route.abort();
-    for (const endpoint of document.transports) {
+    if (!ticket) return route.abort();
+    for (const endpoint of ticket.wires.transports) {
       const port = ports[endpoint.kind];
       if (port) endpoint.url = endpoint.url.replace(/:\d+\//, `:${port}/`);
     }
-    await route.fulfill({ json: document });
+    await route.fulfill({ json: ticket });
   });
   await page.goto(`${server.url}/healthz`);
   return page;

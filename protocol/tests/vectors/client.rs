@@ -42,6 +42,7 @@ pub(super) fn frames() -> Vec<(&'static str, ClientFrame)> {
             ClientFrame::Connect(Connect {
                 id: u32::MAX,
                 token: Some("eyJhbGciOiJFZERTQSJ9.e30.c2lnbmF0dXJl".into()),
+                ticket: Some("AXRpY2tldA".into()),
                 state: Some("AdoQ_-".into()),
                 subscriptions: vec![
                     Resubscribe { channel: lobby(), cursor: Some(cursor(41)) },
@@ -50,6 +51,10 @@ pub(super) fn frames() -> Vec<(&'static str, ClientFrame)> {
                 detached: true,
                 agent: Some("my-client/1.0".into()),
             }),
+        ),
+        (
+            "connect, with a ticket",
+            ClientFrame::Connect(Connect { id: 1, ticket: Some("AXRpY2tldA".into()), ..Connect::default() }),
         ),
         (
             "subscribe, from now on",

@@ -34,6 +34,7 @@ fn publication(offset: u64, data: Option<Json>, binary: Option<Binary>, user: Op
     Publication {
         channel: lobby(),
         offset,
+        epoch: None,
         message_id: "9f2c-1".parse().unwrap(),
         event: event("chat"),
         data,
@@ -159,6 +160,13 @@ pub(super) fn frames() -> Vec<(&'static str, ServerFrame)> {
         (
             "publication, unicode",
             ServerFrame::Publication(publication(43, data(r#""世界 🎉""#), None, user("Jürgen"))),
+        ),
+        (
+            "publication, of a new epoch",
+            ServerFrame::Publication(Publication {
+                epoch: Some(Epoch(7)),
+                ..publication(3, data("1"), None, None)
+            }),
         ),
         ("publication, null", ServerFrame::Publication(publication(44, data("null"), None, None))),
         ("publication, bytes", ServerFrame::Publication(publication(45, None, binary(&[0, 128, 255]), None))),

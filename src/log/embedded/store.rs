@@ -269,7 +269,8 @@ fn parse_store_file(path: &Path, text: &str) -> Result<Epoch, LogError> {
     };
     let found = field("format")?;
     if found > FORMAT {
-        return Err(LogError::NewerFormat { path: path.to_owned(), found, known: FORMAT });
+        let store = format!("the store in {}", path.display());
+        return Err(LogError::NewerFormat { store, found, known: FORMAT });
     }
     field("epoch").map(Epoch)
 }

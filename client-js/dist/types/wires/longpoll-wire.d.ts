@@ -1,11 +1,17 @@
 import type { Encoded } from "../codec/codec.js";
 import type { Wire, WireEvents } from "./wire.js";
-/** One lasting connection behind many requests: a poll that hangs, and a second request for what is said meanwhile. */
+/**
+ * One lasting connection behind many requests: a poll that hangs, and a second request for what is said meanwhile.
+ * Requests may reach different nodes, so publishes are handed over only when those before them are answered: a node
+ * could die with them, and another take later ones first.
+ */
 export declare class LongPollWire implements Wire {
     private readonly url;
     private events;
     private state;
     private outbox;
+    /** Publishes that were handed over and are not answered yet. */
+    private readonly open;
     private polling;
     private sending;
     private readonly requests;

@@ -1,6 +1,11 @@
 //! Who is in a channel, by lease: a session that is not heard of any more leaves when its lease runs out, so that
 //! a phone that changes its wire neither leaves nor joins.
 
+#[cfg(test)]
+mod contract;
+#[cfg(feature = "redis")]
+mod redis;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::{BuildHasher, RandomState},
@@ -9,6 +14,9 @@ use std::{
 
 use futures_util::future::{self, BoxFuture};
 use xpush_protocol::{ChannelName, Member, SessionId};
+
+#[cfg(feature = "redis")]
+pub use self::redis::{LEASE, Redis};
 
 /// Members that a list names; the counts are of all.
 pub const LIST_LIMIT: usize = 1000;
@@ -114,23 +122,5 @@ impl Presence for InProcess {
             users: members.values().filter_map(|(m, _)| m.user.as_ref()).collect::<HashSet<_>>().len() as u32,
         });
         Box::pin(future::ready(list.unwrap_or_default()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn an_older_connection_does_not_take_a_session_out() {
-        let presence = InProcess::default();
-        let channel: ChannelName = "room:a".parse().unwrap();
-        let member = Member { session: SessionId::random(), user: None };
-        assert_eq!(presence.join(&channel, member.clone(), 1).await, Joined { occupancy: 1, new: true });
-        assert_eq!(presence.join(&channel, member.clone(), 2).await, Joined { occupancy: 1, new: false });
-        assert_eq!(presence.leave(&channel, &member.session, 1).await, None);
-        assert_eq!(presence.list(&channel).await.sessions, 1);
-        assert_eq!(presence.leave(&channel, &member.session, 2).await, Some(Left { member, occupancy: 0 }));
-        assert_eq!(presence.list(&channel).await, List::default());
     }
 }

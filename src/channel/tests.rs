@@ -1,0 +1,97 @@
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::{BoxFuture, FutureExt as _};
+
+use super::*;
+use crate::{
+    log::{Capacity, Extent, Memory, Page, Pending},
+    namespace::Retention,
+    publication::{Draft, Publisher},
+};
+
+/// A log that can be lost, as a store that keeps nothing on disk is lost with its machine.
+struct Losable(Mutex<Memory>);
+
+impl Losable {
+    fn new() -> Self {
+        Self(Mutex::new(Self::fresh()))
+    }
+
+    fn fresh() -> Memory {
+        Memory::new(HashMap::new(), Capacity { channels: 10, bytes: 1 << 20 })
+    }
+
+    fn lose(&self) {
+        *self.memory() = Self::fresh();
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log for Losable {
+    fn append<'a>(&'a self, _: &'a ChannelName, _: Draft) -> BoxFuture<'a, Result<Pending, LogError>> {
+        unreachable!("these tests append to the memory within")
+    }
+
+    fn read<'a>(&'a self, channel: &'a ChannelName, query: Query) -> BoxFuture<'a, Result<Page, LogError>> {
+        let page = self.memory().read(channel, query).now_or_never();
+        Box::pin(async { page.expect("memory answers at once") })
+    }
+
+    fn extent<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<Extent, LogError>> {
+        let extent = self.memory().extent(channel).now_or_never();
+        Box::pin(async { extent.expect("memory answers at once") })
+    }
+}
+
+#[tokio::test]
+async fn publications_say_their_epoch_once_it_changed_under_the_channel() {
+    let log = Arc::new(Losable::new());
+    let retention = Retention::Recent { size: 10, ttl: Duration::from_secs(60) };
+    let policy = Policy { retention, presence: false, history: false };
+    let name: ChannelName = "live:a".parse().unwrap();
+    let channel = Channel::new(name.clone(), policy, Arc::clone(&log) as Arc<dyn Log>);
+    let append = || {
+        let draft = Draft {
+            publisher: Publisher::backend("b"),
+            message_id: xpush_protocol::MessageId::random(),
+            event: xpush_protocol::EventName::default(),
+            payload: xpush_protocol::Payload::Json(xpush_protocol::Json::parse("1").unwrap()),
+            user: None,
+            time: 0,
+        };
+        let pending = log.memory().append(&name, draft).now_or_never().unwrap().unwrap();
+        pending.now_or_never().unwrap().unwrap()
+    };
+    let first = append().cursor();
+    assert_eq!(channel.delivered().await.unwrap(), first);
+    assert_eq!(channel.told_epoch(first.epoch), None);
+
+    log.lose();
+    let second = append().cursor();
+    assert_ne!(second.epoch, first.epoch);
+    channel.note_top(second);
+    assert!(channel.repair(Duration::ZERO).await.unwrap());
+    assert_eq!(channel.told_epoch(second.epoch), Some(second.epoch));
+    assert!(!channel.repair(Duration::ZERO).await.unwrap());
+    assert_eq!(channel.delivered().await.unwrap(), second);
+}
+
+#[tokio::test]
+async fn a_page_of_a_new_epoch_says_it_before_the_channel_has_heard() {
+    let log: Arc<dyn Log> = Arc::new(Losable::new());
+    let policy = Policy { retention: Retention::None, presence: false, history: false };
+    let channel = Channel::new("live:a".parse().unwrap(), policy, log);
+    let begun = channel.delivered().await.unwrap().epoch;
+    assert_eq!(channel.told_epoch(begun), None);
+    let another = Epoch(begun.0 ^ 1);
+    assert_eq!(channel.told_epoch(another), Some(another));
+    // Whoever began before has to tell the two apart from now on.
+    assert_eq!(channel.told_epoch(begun), Some(begun));
+}

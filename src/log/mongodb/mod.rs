@@ -1,0 +1,153 @@
+//! The log of a cluster: in MongoDB, where any node may append to any channel, without a lock, a lease or a leader.
+//!
+//! Two unique indexes are what gives a channel its order: one of its offsets, one of its messages' ids (`write`). A
+//! node only adds to what a majority has, so one that was frozen, or is told old news, is refused and looks again.
+//! Appends that wait while the database is written to share the next write (`line`).
+
+mod failure;
+mod line;
+mod read;
+mod record;
+mod retention;
+mod store;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::{BoxFuture, FutureExt};
+use mongodb::options::ReadConcern;
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    task::JoinHandle,
+    time::Instant,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use xpush_protocol::{ChannelName, Cursor, Epoch};
+
+#[cfg(test)]
+pub(super) use self::tests::open;
+use self::{
+    line::{APPEND_LIMIT, Line, Request},
+    retention::Due,
+    store::Store,
+    write::{Append, Standing},
+};
+use super::{Extent, KeepByNamespace, Log, LogError, Page, Pending, Query};
+use crate::publication::Draft;
+
+/// What waits to be written, in bytes. Full means that MongoDB can't keep up: who appends waits for a place.
+const LINE_BYTES: usize = 32 * 1024 * 1024;
+
+/// What a waiting append takes beside its payload, roughly. It bounds how many wait.
+const APPEND_BYTES: usize = 512;
+
+/// Keeps publications in MongoDB.
+pub struct MongoDb {
+    store: Arc<Store>,
+    requests: mpsc::Sender<Request>,
+    /// The places in the line, in bytes.
+    places: Arc<Semaphore>,
+    tasks: Mutex<Option<Tasks>>,
+}
+
+struct Tasks {
+    line: JoinHandle<()>,
+    retention: JoinHandle<()>,
+    /// Ends the retention, also where the log is dropped and never closed.
+    retaining: DropGuard,
+}
+
+impl MongoDb {
+    /// Connects, and makes the collections and indexes of this database that are not there. With no MongoDB there,
+    /// or none that has a primary, it fails with `LogError::Unavailable` after some seconds, and may be tried again.
+    pub async fn connect(
+        url: &str,
+        database: &str,
+        app: &str,
+        keep: KeepByNamespace,
+    ) -> Result<Self, LogError> {
+        let store = Arc::new(Store::open(url, database, app, keep).await?);
+        let due = Arc::new(Due::default());
+        // A place takes APPEND_BYTES at least, so all who have one fit in, and `Close` beside them.
+        let (requests, line) = mpsc::channel(LINE_BYTES / APPEND_BYTES + 1);
+        let token = CancellationToken::new();
+        let tasks = Tasks {
+            line: tokio::spawn(Line::new(store.clone(), due.clone(), line).run()),
+            retention: tokio::spawn(retention::run(store.clone(), due, token.clone())),
+            retaining: token.drop_guard(),
+        };
+        let places = Arc::new(Semaphore::new(LINE_BYTES));
+        Ok(Self { store, requests, places, tasks: Mutex::new(Some(tasks)) })
+    }
+
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.store.epoch
+    }
+
+    /// Writes what is in line, takes nothing more, and lets go of the database. It takes some seconds at most, also
+    /// where MongoDB is gone: then what is in line is refused. A log that is dropped writes what is in line too, but
+    /// nobody hears when.
+    pub async fn close(&self) {
+        self.places.close();
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Tasks { line, retention, retaining }) = tasks else { return };
+        // It fails if the line has ended already, which is what is wanted.
+        let _ = self.requests.send(Request::Close).await;
+        drop(retaining);
+        for task in [line, retention] {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the log failed");
+            }
+        }
+        self.store.close().await;
+    }
+
+    async fn put_in_line(&self, channel: &ChannelName, draft: Draft) -> Result<Pending, LogError> {
+        let bytes = (APPEND_BYTES + draft.payload.len()).min(LINE_BYTES);
+        let place = self.places.clone().acquire_many_owned(bytes as u32).await.map_err(|_| closed())?;
+        let (reply, answer) = oneshot::channel();
+        let deadline = Instant::now() + APPEND_LIMIT;
+        let append = Append { draft, reply, deadline, standing: Standing::New, _place: place };
+        self.requests.try_send(Request::Append(channel.clone(), append)).map_err(|_| closed())?;
+        Ok(async move { answer.await.unwrap_or_else(|_| Err(closed())) }.boxed())
+    }
+}
+
+impl Log for MongoDb {
+    fn append<'a>(
+        &'a self,
+        channel: &'a ChannelName,
+        draft: Draft,
+    ) -> BoxFuture<'a, Result<Pending, LogError>> {
+        self.put_in_line(channel, draft).boxed()
+    }
+
+    fn read<'a>(&'a self, channel: &'a ChannelName, query: Query) -> BoxFuture<'a, Result<Page, LogError>> {
+        self.store.bounded(self.store.page(channel, query)).boxed()
+    }
+
+    fn extent<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<Extent, LogError>> {
+        self.store.bounded(self.store.extent(channel, ReadConcern::majority())).boxed()
+    }
+
+    fn confirm<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<Extent, LogError>> {
+        // The primary answers this one only when a majority confirmed that it is the primary.
+        self.store.bounded(self.store.extent(channel, ReadConcern::linearizable())).boxed()
+    }
+
+    fn tops<'a>(&'a self, channels: &'a [ChannelName]) -> BoxFuture<'a, Result<Vec<Cursor>, LogError>> {
+        let tops = async {
+            let tops = self.store.bounded(self.store.tops(channels)).await?;
+            let epoch = self.store.epoch;
+            Ok(tops.into_iter().map(|offset| Cursor { epoch, offset }).collect())
+        };
+        tops.boxed()
+    }
+}
+
+fn closed() -> LogError {
+    LogError::Unavailable { reason: "the log is closed".into() }
+}

@@ -1,0 +1,325 @@
+//! What the log reads. Every query names the index that it walks, and takes a bounded part of it.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::future::try_join;
+use mongodb::{
+    bson::{Document, RawDocumentBuf, doc},
+    options::{Hint, ReadConcern},
+};
+use xpush_protocol::ChannelName;
+
+use super::{
+    super::{Extent, From, Keep, LogError, Page, Query},
+    failure::{Failure, within},
+    record::{self, Key},
+    store::{READ_LIMIT, Store},
+};
+use crate::publication::{Draft, Publication};
+
+/// So many channels are asked for in one query.
+const TOPS: usize = 500;
+
+/// And so many messages by their ids, each of which is a plan of its own to MongoDB.
+const MESSAGES: usize = 200;
+
+/// MongoDB sends so many publications at one time, or 16 MB. Most pages are one batch.
+const BATCH: usize = 100;
+
+/// A page is read so often until its extent and its publications agree. They don't when the channel is trimmed, or
+/// the primary changes, between the two.
+const PAGE_TRIES: usize = 5;
+
+/// Retention by age takes what is too old away every few seconds. A reader walks over so much of it at most: where
+/// there is more, it sees some that should be gone already.
+const WALK: u64 = 1000;
+
+/// A publication's place and time: what an extent needs.
+struct End {
+    offset: u64,
+    time: u64,
+}
+
+impl Store {
+    /// For a reader: bounded in number and time.
+    pub(super) async fn bounded<T>(
+        &self,
+        read: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, LogError> {
+        let read = async {
+            // It is never closed.
+            let _reader = self.readers.acquire().await;
+            read.await
+        };
+        Ok(within(READ_LIMIT, read).await?)
+    }
+
+    pub(super) async fn extent(
+        &self,
+        channel: &ChannelName,
+        concern: ReadConcern,
+    ) -> Result<Extent, Failure> {
+        let key = self.key(channel);
+        let ends = try_join(
+            self.end(&key, 1, ReadConcern::majority()),
+            // The only one of the two that a deposed primary could give wrong.
+            self.end(&key, -1, concern),
+        );
+        let epoch = self.epoch;
+        Ok(match ends.await? {
+            (Some(oldest), Some(newest)) => {
+                let first = self.first(&key, &oldest, newest.offset).await?;
+                Extent { epoch, first, top: newest.offset }
+            }
+            (_, Some(newest)) => Extent { epoch, first: newest.offset, top: newest.offset },
+            (_, None) => Extent { epoch, first: 1, top: 0 },
+        })
+    }
+
+    async fn end(&self, key: &Key, direction: i32, concern: ReadConcern) -> Result<Option<End>, Failure> {
+        let find = self
+            .messages
+            .find_one(key.all())
+            .sort(doc! { "offset": direction })
+            .projection(doc! { "_id": 0, "offset": 1, "time": 1 })
+            .hint(Hint::Keys(record::by_offset()))
+            .read_concern(concern)
+            .max_time(READ_LIMIT);
+        let Some(document) = find.await? else { return Ok(None) };
+        Ok(Some(End { offset: record::offset(&document)?, time: record::time(&document)? }))
+    }
+
+    /// The oldest offset that is stored, and the newest.
+    pub(super) async fn ends(&self, key: &Key) -> Result<Option<(u64, u64)>, Failure> {
+        let majority = ReadConcern::majority;
+        let ends = try_join(self.end(key, 1, majority()), self.end(key, -1, majority())).await?;
+        Ok(match ends {
+            (Some(oldest), Some(newest)) => Some((oldest.offset, newest.offset)),
+            _ => None,
+        })
+    }
+
+    /// Where what is to be kept begins.
+    async fn first(&self, key: &Key, oldest: &End, top: u64) -> Result<u64, Failure> {
+        let keep = self.keep(&key.channel);
+        let from = oldest.offset.max(kept_by_count(keep, top)).min(top + 1);
+        let Some(begin) = begin_of_kept(keep) else { return Ok(from) };
+        if from == oldest.offset && oldest.time > begin {
+            return Ok(from);
+        }
+        let to = top.min(from.saturating_add(WALK - 1));
+        Ok(self.first_since(key, from, to, begin).await?.unwrap_or(to + 1))
+    }
+
+    /// The first of this range that was sent after this time.
+    pub(super) async fn first_since(
+        &self,
+        key: &Key,
+        from: u64,
+        to: u64,
+        time: u64,
+    ) -> Result<Option<u64>, Failure> {
+        let mut filter = key.range(from, to);
+        filter.insert("time", doc! { "$gt": record::to_number(time) });
+        let find = self
+            .messages
+            .find_one(filter)
+            .sort(doc! { "offset": 1 })
+            .projection(doc! { "_id": 0, "offset": 1 })
+            .hint(Hint::Keys(record::by_offset()))
+            .max_time(READ_LIMIT);
+        Ok(find.await?.map(|document| record::offset(&document)).transpose()?)
+    }
+
+    pub(super) async fn page(&self, channel: &ChannelName, query: Query) -> Result<Page, Failure> {
+        let key = self.key(channel);
+        let mut hole = None;
+        for _ in 0..PAGE_TRIES {
+            let extent = self.extent(channel, ReadConcern::majority()).await?;
+            match self.publications(&key, extent, query).await? {
+                Read::Whole(publications) => return Ok(Page { extent, publications }),
+                Read::Hole { at } => hole = Some(at),
+                Read::Short => hole = None,
+            }
+        }
+        Err(match hole {
+            Some(at) => Failure::Damaged(format!("the publication {at} of {channel} is missing")),
+            None => Failure::Unknown("the channel changed under the reader, several times".into()),
+        })
+    }
+
+    async fn publications(&self, key: &Key, extent: Extent, query: Query) -> Result<Read, Failure> {
+        let (from, to, direction) = match query.from {
+            From::After(offset) => (extent.first.max(offset.saturating_add(1)), extent.top, 1),
+            From::Before(None) => (extent.first, extent.top, -1),
+            From::Before(Some(offset)) => (extent.first, extent.top.min(offset.saturating_sub(1)), -1),
+        };
+        let there = (to + 1).saturating_sub(from);
+        let wanted = query.limit.min(there.try_into().unwrap_or(usize::MAX));
+        let mut publications = Vec::new();
+        // To MongoDB, a limit of 0 is none.
+        if wanted == 0 {
+            return Ok(Read::Whole(publications));
+        }
+        let mut cursor = self
+            .messages
+            .find(key.range(from, to))
+            .sort(doc! { "offset": direction })
+            .projection(as_published())
+            .limit(i64::try_from(wanted).unwrap_or(i64::MAX))
+            .batch_size(wanted.min(BATCH) as u32)
+            .hint(Hint::Keys(record::by_offset()))
+            .max_time(READ_LIMIT)
+            .await?;
+        let mut room = query.bytes;
+        let mut next = if direction > 0 { from } else { to };
+        while cursor.advance().await? {
+            let publication = record::decode(cursor.current())?;
+            if publication.offset != next {
+                return Ok(Read::Hole { at: next });
+            }
+            next = next.wrapping_add_signed(direction.into());
+            let len = publication.payload.len();
+            if len > room && !publications.is_empty() {
+                return Ok(Read::Whole(publications));
+            }
+            room = room.saturating_sub(len);
+            publications.push(publication);
+        }
+        Ok(if publications.len() == wanted { Read::Whole(publications) } else { Read::Short })
+    }
+
+    /// The newest offset of each, or 0.
+    pub(super) async fn tops(&self, channels: &[ChannelName]) -> Result<Vec<u64>, Failure> {
+        let mut tops = Vec::with_capacity(channels.len());
+        for channels in channels.chunks(TOPS) {
+            match channels {
+                [channel] => tops.push(self.top(channel).await?),
+                channels => tops.extend(self.tops_at_once(channels).await?),
+            }
+        }
+        Ok(tops)
+    }
+
+    pub(super) async fn top(&self, channel: &ChannelName) -> Result<u64, Failure> {
+        let end = self.end(&self.key(channel), -1, ReadConcern::majority()).await?;
+        Ok(end.map_or(0, |end| end.offset))
+    }
+
+    async fn tops_at_once(&self, channels: &[ChannelName]) -> Result<Vec<u64>, Failure> {
+        let keys: Vec<_> = channels.iter().map(|channel| self.key(channel)).collect();
+        let hashes = keys.iter().map(Key::hash);
+        let mut cursor = self
+            .messages
+            .aggregate(newest_of(hashes))
+            .hint(Hint::Keys(record::by_offset()))
+            .max_time(READ_LIMIT)
+            .with_type::<RawDocumentBuf>()
+            .await?;
+        let mut found = HashMap::with_capacity(channels.len());
+        while cursor.advance().await? {
+            let document = cursor.current();
+            let hash = document.get_i64("_id").map_err(mongodb::error::Error::from)?;
+            found.insert(hash, (key_of(document)?, record::offset(document)?));
+        }
+        let mut tops = Vec::with_capacity(channels.len());
+        for key in &keys {
+            tops.push(match found.get(&key.hash()) {
+                Some(((app, channel), top)) if app == self.app() && *channel == key.channel => *top,
+                // Another channel has the same hash, which will hardly ever be.
+                Some(_) => self.top(&key.channel).await?,
+                None => 0,
+            });
+        }
+        Ok(tops)
+    }
+
+    /// The publications that have the ids of these drafts.
+    pub(super) async fn messages(
+        &self,
+        drafts: &[(&ChannelName, &Draft)],
+    ) -> Result<Vec<Option<Arc<Publication>>>, Failure> {
+        let mut messages = Vec::with_capacity(drafts.len());
+        for drafts in drafts.chunks(MESSAGES) {
+            let wanted: Vec<_> =
+                drafts.iter().map(|(channel, draft)| self.key(channel).message(draft)).collect();
+            let mut projection = as_published();
+            projection.extend(doc! { "channel": 1, "publisher": 1 });
+            let find = self
+                .messages
+                .find(doc! { "$or": wanted })
+                .projection(projection)
+                .hint(Hint::Keys(record::by_message()))
+                .max_time(READ_LIMIT);
+            let mut cursor = find.await?;
+            let mut found = HashMap::new();
+            while cursor.advance().await? {
+                let document = cursor.current();
+                let (publisher, id) = record::message(document)?;
+                let key = (record::channel(document)?, publisher.to_owned(), id.to_owned());
+                found.insert(key, record::decode(document)?);
+            }
+            messages.extend(drafts.iter().map(|(channel, draft)| {
+                let key = (
+                    ChannelName::clone(channel),
+                    draft.publisher.as_str().to_owned(),
+                    draft.message_id.as_str().to_owned(),
+                );
+                found.get(&key).cloned()
+            }));
+        }
+        Ok(messages)
+    }
+}
+
+enum Read {
+    /// All that was asked for.
+    Whole(Vec<Arc<Publication>>),
+    /// This one is not there.
+    Hole { at: u64 },
+    /// It ends before it should.
+    Short,
+}
+
+fn as_published() -> Document {
+    doc! {
+        "_id": 0, "offset": 1, "message_id": 1, "event": 1, "user": 1, "time": 1, "data": 1, "binary": 1,
+    }
+}
+
+/// The newest publication of each of these hashes. In this order, MongoDB jumps from one to the next in the index
+/// (`DISTINCT_SCAN`), whatever lies between.
+pub(super) fn newest_of(hashes: impl Iterator<Item = i64>) -> [Document; 3] {
+    [
+        doc! { "$match": { "h": { "$in": hashes.collect::<Vec<_>>() } } },
+        doc! { "$sort": record::newest_first() },
+        doc! { "$group": {
+            "_id": "$h",
+            "app": { "$first": "$app" },
+            "channel": { "$first": "$channel" },
+            "offset": { "$first": "$offset" },
+        } },
+    ]
+}
+
+fn key_of(document: &mongodb::bson::RawDocument) -> Result<(String, ChannelName), LogError> {
+    Ok((record::app(document)?.to_owned(), record::channel(document)?))
+}
+
+/// The first that is kept, if only the number counts.
+pub(super) fn kept_by_count(keep: Keep, top: u64) -> u64 {
+    keep.count.map_or(1, |count| (top + 1).saturating_sub(count).max(1))
+}
+
+/// What was sent at this time or before is too old, in milliseconds since 1970.
+pub(super) fn begin_of_kept(keep: Keep) -> Option<u64> {
+    keep.age.map(|age| now().saturating_sub(record::millis(age)))
+}
+
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, record::millis)
+}

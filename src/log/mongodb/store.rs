@@ -1,0 +1,238 @@
+//! The database as the log uses it: how it is reached, what is in it, and how sure one must be.
+//!
+//! Whatever the URL says, a read is one of what a majority has, from the primary, and a write is done when a majority
+//! has it in its journals. Everything here that decides where a publication stands rests on that.
+
+use std::{sync::Arc, time::Duration};
+
+use mongodb::{
+    Client, Collection, Database, IndexModel,
+    bson::{Document, RawDocumentBuf, doc},
+    error::{Error, ErrorKind},
+    options::{
+        Acknowledgment, ClientOptions, CollectionOptions, DatabaseOptions, IndexOptions, ReadConcern,
+        ReadPreference, ReturnDocument, SelectionCriteria, WriteConcern,
+    },
+};
+use tokio::{sync::Semaphore, time::timeout};
+use xpush_protocol::{ChannelName, Epoch};
+
+use super::{
+    super::{Keep, KeepByNamespace, LogError},
+    failure::describe,
+    record::{self, Key},
+};
+
+/// What this version writes.
+const FORMAT: u32 = 1;
+
+/// So long it is looked for a server that takes what is to be done. With none, a publish fails after that.
+const SELECTION_LIMIT: Duration = Duration::from_secs(3);
+
+/// From one question whether a server is there to the next. One that is frozen or cut off is so found out after
+/// this and `CONNECT_LIMIT`.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// To connect, and to answer a heartbeat.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+
+/// A read takes so long at most, all in all. More than `SELECTION_LIMIT`, so that one hears why.
+pub(super) const READ_LIMIT: Duration = Duration::from_secs(4);
+
+/// The primary waits so long for a majority.
+const MAJORITY_LIMIT: Duration = Duration::from_secs(4);
+
+/// A write takes so long at most. More than `MAJORITY_LIMIT`, so that one hears why.
+pub(super) const WRITE_LIMIT: Duration = Duration::from_secs(5);
+
+/// To look at the database and make its indexes. Mostly they are there.
+const OPEN_LIMIT: Duration = Duration::from_secs(60);
+
+/// Connections at most, where the URL says nothing: what reads and writes at one time, and some to spare.
+const CONNECTIONS: u32 = 64;
+
+/// Reads at one time.
+const READERS: usize = 32;
+
+/// How often it may be another node that writes the first document.
+const META_TRIES: usize = 5;
+
+pub(super) struct Store {
+    client: Client,
+    pub(super) messages: Collection<RawDocumentBuf>,
+    pub(super) epoch: Epoch,
+    app: Arc<str>,
+    keep: KeepByNamespace,
+    pub(super) readers: Semaphore,
+}
+
+impl Store {
+    /// Connects, and makes what is not there yet.
+    pub(super) async fn open(
+        url: &str,
+        database: &str,
+        app: &str,
+        keep: KeepByNamespace,
+    ) -> Result<Self, LogError> {
+        let opening = Opening { named: format!("the database {database:?} of MongoDB") };
+        let client = opening.client(url).await?;
+        let settings = DatabaseOptions::builder()
+            .read_concern(ReadConcern::majority())
+            .selection_criteria(primary())
+            .write_concern(majority())
+            .build();
+        let database = client.database_with_options(database, settings);
+        let epoch = timeout(OPEN_LIMIT, opening.prepare(&client, &database)).await.unwrap_or_else(|_| {
+            let reason = format!("MongoDB did not answer within {} s", OPEN_LIMIT.as_secs());
+            Err(LogError::Unavailable { reason })
+        })?;
+        let settings = CollectionOptions::builder()
+            .read_concern(ReadConcern::majority())
+            .selection_criteria(primary())
+            .write_concern(majority())
+            .build();
+        let messages = database.collection_with_options("messages", settings);
+        Ok(Self { client, messages, epoch, app: app.into(), keep, readers: Semaphore::new(READERS) })
+    }
+
+    pub(super) fn key(&self, channel: &ChannelName) -> Key {
+        Key::new(&self.app, channel)
+    }
+
+    pub(super) fn app(&self) -> &str {
+        &self.app
+    }
+
+    pub(super) fn keep(&self, channel: &ChannelName) -> Keep {
+        self.keep.get(channel.namespace()).copied().unwrap_or_default()
+    }
+
+    pub(super) fn expires(&self) -> bool {
+        self.keep.values().any(|keep| keep.age.is_some())
+    }
+
+    pub(super) async fn close(&self) {
+        self.client.clone().shutdown().immediate(true).await;
+    }
+}
+
+/// What is done once, and how its errors name the database.
+struct Opening {
+    named: String,
+}
+
+impl Opening {
+    async fn client(&self, url: &str) -> Result<Client, LogError> {
+        let mut options = ClientOptions::parse(url).await.map_err(|error| self.failed(&error))?;
+        options.app_name.get_or_insert_with(|| "xpush".into());
+        options.connect_timeout.get_or_insert(CONNECT_LIMIT);
+        options.heartbeat_freq.get_or_insert(HEARTBEAT);
+        options.max_pool_size.get_or_insert(CONNECTIONS);
+        options.server_selection_timeout = Some(SELECTION_LIMIT);
+        // The driver's own retry of a write is one that the server knows again, so it never writes twice.
+        options.retry_reads = Some(true);
+        options.retry_writes = Some(true);
+        Client::with_options(options).map_err(|error| self.failed(&error))
+    }
+
+    async fn prepare(&self, client: &Client, database: &Database) -> Result<Epoch, LogError> {
+        self.check_server(client).await?;
+        let epoch = self.epoch(database).await?;
+        self.make_indexes(database).await?;
+        Ok(epoch)
+    }
+
+    async fn check_server(&self, client: &Client) -> Result<(), LogError> {
+        let hello = client.database("admin").run_command(doc! { "hello": 1 }).await;
+        let hello = hello.map_err(|error| self.failed(&error))?;
+        let is_router = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
+        if is_router || hello.contains_key("setName") {
+            return Ok(());
+        }
+        Err(self.refused("MongoDB runs without a replica set, so it has no majority to confirm a write. Start it with --replSet; one member is enough"))
+    }
+
+    /// Reads the database's own document, or writes it.
+    async fn epoch(&self, database: &Database) -> Result<Epoch, LogError> {
+        let meta = database.collection::<Document>("meta");
+        let first = doc! { "format": i64::from(FORMAT), "epoch": i64::from(Epoch::random().0) };
+        let mut tries = 0;
+        let found = loop {
+            let upsert = meta
+                .find_one_and_update(doc! { "_id": "log" }, doc! { "$setOnInsert": &first })
+                .upsert(true)
+                .return_document(ReturnDocument::After)
+                .write_concern(majority());
+            match upsert.await {
+                Ok(found) => break found.unwrap_or_default(),
+                // Another node was first.
+                Err(error) if is_duplicate(&error) && tries < META_TRIES => tries += 1,
+                Err(error) => return Err(self.failed(&error)),
+            }
+        };
+        let field = |name: &str| {
+            let number = found.get_i64(name).ok().and_then(|number| u32::try_from(number).ok());
+            number.ok_or_else(|| self.refused(&format!("its document `log` in `meta` has no valid `{name}`")))
+        };
+        let format = field("format")?;
+        if format > FORMAT {
+            return Err(LogError::NewerFormat { store: self.named.clone(), found: format, known: FORMAT });
+        }
+        field("epoch").map(Epoch)
+    }
+
+    async fn make_indexes(&self, database: &Database) -> Result<(), LogError> {
+        let index = |keys, unique, sparse| {
+            let options = IndexOptions::builder().unique(unique).sparse(sparse).build();
+            IndexModel::builder().keys(keys).options(options).build()
+        };
+        let indexes = [
+            index(record::by_offset(), true, false),
+            index(record::by_message(), true, false),
+            index(record::by_expire(), false, true),
+        ];
+        let messages = database.collection::<Document>("messages");
+        messages.create_indexes(indexes).await.map(drop).map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &Error) -> LogError {
+        if may_heal(error) {
+            LogError::Unavailable { reason: describe(error) }
+        } else {
+            self.refused(&describe(error))
+        }
+    }
+
+    fn refused(&self, reason: &str) -> LogError {
+        LogError::Database { database: self.named.clone(), reason: reason.into() }
+    }
+}
+
+pub(super) fn primary() -> SelectionCriteria {
+    SelectionCriteria::ReadPreference(ReadPreference::Primary)
+}
+
+pub(super) fn majority() -> WriteConcern {
+    WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(MAJORITY_LIMIT).build()
+}
+
+/// Whether it may go well when it is tried again.
+fn may_heal(error: &Error) -> bool {
+    /// Unauthorized, AuthenticationFailed, IndexOptionsConflict, IndexKeySpecsConflict, and Atlas's own refusal.
+    const FINAL: [i32; 5] = [13, 18, 85, 86, 8000];
+    match &*error.kind {
+        ErrorKind::Command(error) => !FINAL.contains(&error.code),
+        ErrorKind::Authentication { .. }
+        | ErrorKind::InvalidArgument { .. }
+        | ErrorKind::InvalidTlsConfig { .. }
+        | ErrorKind::IncompatibleServer { .. } => false,
+        _ => true,
+    }
+}
+
+/// The code of a key that is there already.
+pub(super) const DUPLICATE_KEY: i32 = 11000;
+
+fn is_duplicate(error: &Error) -> bool {
+    matches!(&*error.kind, ErrorKind::Command(error) if error.code == DUPLICATE_KEY)
+}
