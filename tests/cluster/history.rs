@@ -149,8 +149,10 @@ impl History {
         self.began.elapsed()
     }
 
-    pub(crate) fn began(&self) -> Instant {
-        self.began
+    /// What happened from then on, so far.
+    pub(crate) fn since(&self, from: Duration) -> Vec<Record> {
+        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        records[records.partition_point(|record| record.at < from)..].to_vec()
     }
 
     /// All of it, once nobody adds to it any more.

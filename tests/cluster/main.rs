@@ -5,15 +5,20 @@
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
 
+mod balancer;
 mod checker;
 mod client;
+mod faults;
+mod growth;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod history;
 mod kills;
+mod load;
 mod measure;
 mod nodes;
 mod planted;
+mod polls;
 mod random;
 mod run;
 mod stand_in;

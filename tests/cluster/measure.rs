@@ -78,9 +78,9 @@ impl Times {
         times
     }
 
-    /// From a moment on, how long it took until messages were acknowledged and delivered in time again. `None`: they
-    /// were not before `end`.
-    pub(crate) fn normal_after(&self, from: Duration, end: Duration) -> Option<Duration> {
+    /// From a moment on, how long it took until messages were acknowledged and delivered in time again, as far as it can
+    /// be told at `now`. `None`: they are not yet.
+    pub(crate) fn normal_after(&self, from: Duration, now: Duration) -> Option<Duration> {
         let is_normal = |second: u64| {
             self.seconds.get(&second).is_some_and(|second| {
                 second.published > 0
@@ -88,8 +88,11 @@ impl Times {
                     && second.delivered_late * 100 <= second.delivered * LATE_IN_A_HUNDRED
             })
         };
+        // What was published later may still be late.
+        let end = now.saturating_sub(LATE).as_secs();
         let first = from.as_secs();
-        let normal = (first..end.as_secs()).find(|&second| (second..second + NORMAL_FOR).all(is_normal))?;
+        let begins = first..(end + 1).saturating_sub(NORMAL_FOR).max(first);
+        let normal = begins.into_iter().find(|&second| (second..second + NORMAL_FOR).all(is_normal))?;
         Some(Duration::from_secs(normal).saturating_sub(from))
     }
 

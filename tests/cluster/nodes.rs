@@ -14,7 +14,10 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::MutexGuard,
+    time::{Instant, sleep},
+};
 use xpush::client::{Server, Via, Visit};
 use xpush_protocol::Codec;
 
@@ -181,6 +184,25 @@ impl Drop for Node {
             assert!(!text.contains("panicked"), "{} panicked: {text}", self.name);
         }
     }
+}
+
+/// One cluster at a time: two would take each other's processors, and with them their times.
+pub(crate) async fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    ALONE.lock().await
+}
+
+/// Starts nodes side by side, one for each entry.
+pub(crate) async fn start(shared: &[Shared]) -> (Vec<Node>, ProcessDoors) {
+    let named = (1..).zip(shared);
+    let mut nodes: Vec<_> = named.map(|(n, shared)| Node::new(&format!("n{n}"), shared)).collect();
+    nodes.iter_mut().for_each(Node::spawn);
+    let doors = ProcessDoors::default();
+    for node in &mut nodes {
+        node.ready().await;
+        doors.add(node);
+    }
+    (nodes, doors)
 }
 
 /// The program, without what the environment of the tests would configure.

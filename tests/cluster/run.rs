@@ -18,7 +18,8 @@ use xpush_transports::Connection;
 use crate::{
     checker::{Report, check},
     client::{self, Doors, Part, Phase, Recovery, SignToken, Stage, Tamper, View},
-    history::{ChannelNumber, ClientNumber, History, Kept, Message, Record, Stream},
+    history::{ChannelNumber, ClientNumber, Event, History, Kept, Message, Record, Stream},
+    measure::Times,
     random::Random,
 };
 
@@ -138,10 +139,6 @@ impl Workload {
 }
 
 impl<D: Doors> Running<D> {
-    pub(crate) fn doors(&self) -> &D {
-        &self.stage.doors
-    }
-
     /// Since the history began.
     pub(crate) fn now(&self) -> Duration {
         self.stage.history.now()
@@ -154,6 +151,33 @@ impl<D: Doors> Running<D> {
     /// Clients that are connected, with all their subscriptions.
     pub(crate) fn live(&self) -> usize {
         self.views.iter().filter(|view| view.is_live()).count()
+    }
+
+    /// Connections that were made so far.
+    pub(crate) fn connections(&self) -> usize {
+        let records = self.stage.history.since(Duration::ZERO);
+        records.iter().filter(|record| matches!(record.event, Event::Connected { .. })).count()
+    }
+
+    /// Waits until all clients are live and messages come in time, as they did before. Gives how long that took from
+    /// now on.
+    pub(crate) async fn normal_within(&self, limit: Duration) -> Option<Duration> {
+        let from = self.now();
+        let deadline = from + limit + Duration::from_secs(5);
+        let mut all_live = None;
+        while self.now() < deadline {
+            sleep(LOOK).await;
+            if self.live() < self.views.len() {
+                all_live = None;
+                continue;
+            }
+            let all_live = *all_live.get_or_insert(self.now());
+            let records = self.stage.history.since(from);
+            if let Some(took) = Times::of(&records).normal_after(from, self.now()) {
+                return Some(took.max(all_live - from));
+            }
+        }
+        None
     }
 
     /// Stops publishing, waits until everybody has everything (or never will), and judges. The nodes have to live.

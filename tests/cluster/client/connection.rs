@@ -1,10 +1,10 @@
 //! One connection of a client: frames out when they are due, frames in as they come.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tokio::{
-    sync::{Mutex, watch},
+    sync::{Mutex, mpsc, watch},
     time::{Instant, sleep_until, timeout},
 };
 use xpush::client::Visit;
@@ -20,6 +20,12 @@ use super::{
 const ASK_AFTER: Duration = Duration::from_millis(400);
 /// and is given up after so long: wires without a connection to break tell nothing of a node that was killed.
 const DEAD_AFTER: Duration = Duration::from_millis(1200);
+/// What is sent beside a hanging poll goes one request after the other, and each waits for its answer.
+const DEAD_AFTER_POLLS: Duration = Duration::from_secs(4);
+/// Batches that wait for the wire.
+const WRITES_CAPACITY: usize = 8;
+/// Before what found no place there is tried again.
+const WRITE_PAUSE: Duration = Duration::from_millis(20);
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,14 +66,27 @@ async fn drive<D: Doors>(
     let (peer, mut reader, mut writer) = connection.split();
     let codec = peer.codec.unwrap_or(Codec::Json);
     let ordered = !matches!(peer.kind, TransportKind::Quic | TransportKind::WebTransport);
+    let dead_after = if peer.kind == TransportKind::LongPoll { DEAD_AFTER_POLLS } else { DEAD_AFTER };
     let outgoing = |frame: &ClientFrame| Outgoing { bytes: codec.encode(frame), lane: Lane::Control };
+    // Beside the reading: a wire that takes nothing must not keep what comes from being taken.
+    let (writes, mut to_write) = mpsc::channel::<Vec<Outgoing>>(WRITES_CAPACITY);
+    let mut writing = pin!(async move {
+        while let Some(mut batch) = to_write.recv().await {
+            if writer.write(&mut batch).await.is_err() {
+                return;
+            }
+        }
+        writer.close(Farewell::new(CloseCode::Normal, "the run is over")).await;
+    });
     let mut batch = vec![outgoing(&life.connect(ordered))];
     let mut was_live = false;
     let (mut asked, mut leave_at) = (false, None::<Instant>);
     loop {
         let now = *phase.borrow_and_update();
         if now == Phase::End {
-            writer.close(Farewell::new(CloseCode::Normal, "the run is over")).await;
+            drop(writes);
+            // A wire that takes nothing needs no goodbye.
+            let _ = timeout(dead_after, writing).await;
             return Ended::Done;
         }
         if leave_at.is_some_and(|at| at <= Instant::now()) {
@@ -77,22 +96,23 @@ async fn drive<D: Doors>(
         was_live |= life.is_live();
         batch.extend(life.due(now).iter().map(outgoing));
         let silence = life.last_heard.elapsed();
-        if silence >= DEAD_AFTER {
+        if silence >= dead_after {
             return Ended::Lost { was_live };
         }
         if silence >= ASK_AFTER && !asked {
             asked = true;
             batch.push(outgoing(&Life::<D>::ping()));
         }
-        if !batch.is_empty() {
-            // A node that is stopped takes nothing, and breaks nothing.
-            let written = timeout(DEAD_AFTER, writer.write(&mut batch)).await;
-            if !matches!(written, Ok(Ok(()))) {
-                return Ended::Lost { was_live };
-            }
+        if !batch.is_empty()
+            && let Ok(place) = writes.try_reserve()
+        {
+            place.send(std::mem::take(&mut batch));
         }
-        let silent_at = life.last_heard + if asked { DEAD_AFTER } else { ASK_AFTER };
-        let due = life.next_due().min(silent_at).min(leave_at.unwrap_or(silent_at));
+        let silent_at = life.last_heard + if asked { dead_after } else { ASK_AFTER };
+        let mut due = life.next_due().min(silent_at).min(leave_at.unwrap_or(silent_at));
+        if !batch.is_empty() {
+            due = due.min(Instant::now() + WRITE_PAUSE);
+        }
         tokio::select! {
             frame = reader.read() => {
                 let frame = frame.map(|bytes| codec.decode::<ServerFrame>(&bytes));
@@ -105,6 +125,7 @@ async fn drive<D: Doors>(
                     Turn::GiveUp => return Ended::Lost { was_live },
                 }
             }
+            () = &mut writing => return Ended::Lost { was_live },
             () = sleep_until(due) => {}
             changed = phase.changed() => if changed.is_err() {
                 return Ended::Done;

@@ -22,6 +22,8 @@ use crate::{
 
 /// Publishes that wait for their answer at once; the rest of the timetable waits here.
 const IN_FLIGHT: usize = 32;
+/// After so long an answer counts as lost, where it may be: on a wire that goes to other nodes by itself.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
 /// Before what was refused for now is asked for again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// A right is lost for so long, and held for so long.
@@ -43,6 +45,8 @@ pub(super) struct Life<D> {
     backlog: VecDeque<Publishing>,
     /// Sent over this connection, by command.
     waiting: HashMap<u32, Publishing>,
+    /// The connection came to another node by itself: answers that were under way may be lost.
+    moved: bool,
     next_command: u32,
     next_number: u32,
     /// When the timetable has the next one.
@@ -74,6 +78,7 @@ struct Publishing {
     channel: ChannelNumber,
     message: Message,
     attempts: u32,
+    sent: Instant,
 }
 
 /// What a frame means for the connection.
@@ -109,7 +114,8 @@ impl<D: Doors> Life<D> {
             state: None,
             backlog: VecDeque::new(),
             waiting: HashMap::new(),
-            next_command: 1,
+            moved: false,
+            next_command: 0,
             next_number: 1,
             next_publish: None,
             held_until: None,
@@ -148,6 +154,7 @@ impl<D: Doors> Life<D> {
         let mut again: Vec<_> = self.waiting.drain().map(|(_, publishing)| publishing).collect();
         again.sort_by_key(|publishing| std::cmp::Reverse(publishing.message.number));
         again.into_iter().for_each(|publishing| self.backlog.push_front(publishing));
+        self.moved = false;
         ClientFrame::Connect(Connect {
             id: CONNECT_ID,
             token: Some(self.token(self.channels.values().any(|listening| listening.barred))),
@@ -179,9 +186,11 @@ impl<D: Doors> Life<D> {
     pub(super) fn next_due(&self) -> Instant {
         let asks = self.channels.values().filter_map(|listening| listening.ask_at);
         let publish = self.held_until.or(self.next_publish).filter(|_| self.waiting.len() < IN_FLIGHT);
+        let again = self.waiting.values().map(|publishing| publishing.sent + ANSWERED_WITHIN);
+        let again = again.filter(|_| self.moved).min();
         let right = self.right.map(|(at, _)| at).filter(|_| self.is_live());
         let far = Instant::now() + Duration::from_secs(60);
-        asks.chain(publish).chain(right).min().unwrap_or(far)
+        asks.chain(publish).chain(right).chain(again).min().unwrap_or(far)
     }
 
     /// What is to be sent now.
@@ -199,9 +208,15 @@ impl<D: Doors> Life<D> {
         if self.held_until.is_some_and(|until| until <= now) {
             self.held_until = None;
         }
+        if self.moved {
+            let is_old = |publishing: &Publishing| publishing.sent + ANSWERED_WITHIN <= now;
+            let old: Vec<_> = self.waiting.extract_if(|_, publishing| is_old(publishing)).collect();
+            frames.extend(old.into_iter().map(|(id, publishing)| self.publish(id, publishing)));
+        }
         while self.held_until.is_none() && self.waiting.len() < IN_FLIGHT {
             let Some(publishing) = self.backlog.pop_front() else { break };
-            frames.push(self.publish(publishing));
+            self.next_command += 1;
+            frames.push(self.publish(self.next_command, publishing));
         }
         self.count_unanswered();
         frames
@@ -238,19 +253,18 @@ impl<D: Doors> Life<D> {
             let message = Message { publisher: self.part.number, number: self.next_number };
             self.next_number += 1;
             let channel = *self.random.pick(&self.part.speaks);
-            self.backlog.push_back(Publishing { channel, message, attempts: 0 });
+            self.backlog.push_back(Publishing { channel, message, attempts: 0, sent: now });
         }
         self.next_publish = Some(next);
     }
 
-    fn publish(&mut self, mut publishing: Publishing) -> ClientFrame {
-        let Publishing { channel, message, attempts } = publishing;
-        let id = self.next_command;
-        self.next_command += 1;
+    fn publish(&mut self, id: u32, mut publishing: Publishing) -> ClientFrame {
+        let Publishing { channel, message, attempts, .. } = publishing;
         self.add(Event::Invoked(channel, message));
         let renamed = attempts > 0 && self.part.tamper == Tamper::RenamesRetry;
         let message_id = if renamed { format!("{message}.{attempts}") } else { message.to_string() };
         publishing.attempts += 1;
+        publishing.sent = Instant::now();
         self.waiting.insert(id, publishing);
         ClientFrame::Publish(Publish {
             id,
@@ -306,7 +320,19 @@ impl<D: Doors> Life<D> {
 
     pub(super) fn take(&mut self, frame: ServerFrame) -> Turn {
         match frame {
-            ServerFrame::Connected(connected) => self.state = Some(connected.state),
+            ServerFrame::Connected(connected) => {
+                self.state = Some(connected.state);
+                // A poll came to another node: the answers that waited at the one before are gone. Its state has no
+                // subscription that was not answered yet, so that one was asked for in vain.
+                if connected.id == 0 {
+                    self.moved = true;
+                    let is_lost =
+                        |listening: &Listening| !listening.live && !listening.barred && !listening.resumes;
+                    if self.channels.values().any(is_lost) {
+                        return Turn::GiveUp;
+                    }
+                }
+            }
             ServerFrame::Subscribed(subscribed) => self.subscribed(subscribed),
             ServerFrame::Publication(publication) => self.publication(publication),
             ServerFrame::Gap(gap) => self.gap(gap),
@@ -418,6 +444,9 @@ impl<D: Doors> Life<D> {
                 let Some(listening) = self.channels.get_mut(&channel) else { return Turn::On };
                 if code.may_retry() {
                     listening.ask_at = Some(again);
+                } else if code == ErrorCode::NotSupported {
+                    // What is sent beside a poll may come to another node, which subscribes for nobody.
+                    return Turn::GiveUp;
                 } else if code != ErrorCode::AlreadySubscribed && !listening.barred {
                     let number = listening.number;
                     self.add(Event::TurnedAway(number));
