@@ -62,11 +62,15 @@ struct Node {
 
 impl Node {
     async fn start(url: &str, instance: u64) -> Self {
+        Self::start_with(url, instance, SHORT).await
+    }
+
+    async fn start_with(url: &str, instance: u64, lease: Duration) -> Self {
         let settings = Settings { url: url.into(), prefix: "test".into() };
         let link = Link::connect(&settings).await.unwrap();
         let inbox = Arc::new(Inbox::new(format!("n{instance}").parse().unwrap()));
         let told = Arc::<Told>::default();
-        let presence = Redis::start_with(link, inbox, Arc::clone(&told) as _, instance, SHORT);
+        let presence = Redis::start_with(link, inbox, Arc::clone(&told) as _, instance, lease);
         let it = Self { presence, told };
         // Not by `until`: this has to run in any task.
         while it.presence.shared.mirror().lease.is_none() {
@@ -76,8 +80,9 @@ impl Node {
     }
 }
 
+/// With a lease that does not run out in the middle of a test.
 pub(crate) async fn one_node(url: String, guard: Box<dyn Any + Send>) -> Opened {
-    (Node::start(&url, 1).await.presence as _, guard)
+    (Node::start_with(&url, 1, LEASE).await.presence as _, guard)
 }
 
 fn room() -> ChannelName {
@@ -159,6 +164,21 @@ async fn a_node_that_was_frozen_comes_back_with_its_sessions() {
     until("the old lease to be gone", async || server.command(&["ZCARD", "test:leases"]).await == "2").await;
     assert_eq!(sessions(&alive).await, 1);
     assert_eq!(alive.told.leaves_of(&ann.session), 1);
+}
+
+#[tokio::test]
+async fn what_is_put_back_yields_to_what_came_since() {
+    let server = xpush_test_servers::Redis::start().await;
+    let node = Node::start_with(&server.url(), 1, LEASE).await;
+    let ann = member(Some("ann"));
+    node.presence.join(&room(), ann.clone(), 1).await;
+    let older = node.presence.shared.mirror().to_tell(true);
+    node.presence.join(&room(), ann.clone(), 2).await;
+    let lease = node.presence.shared.mirror().lease.unwrap();
+    let put = node.presence.shared.members.put(Lease { number: 9, ..lease }, &older).await;
+    assert_eq!(put, [Ok((1, false))]);
+    assert!(node.presence.leave(&room(), &ann.session, 2).await.is_some());
+    assert_eq!(sessions(&node).await, 0);
 }
 
 #[tokio::test]
