@@ -31,11 +31,11 @@ const SECRET: &[u8; 32] = b"a secret of the tests, 32 bytes!";
 
 pub struct TestNode {
     pub node: Arc<Node>,
-    pub store: Arc<Embedded>,
     dialer: memory::Dialer,
     cancel: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
-    folder: Option<TempDir>,
+    /// Its own store and where that is, unless it was made of parts that somebody else has.
+    own: Option<(Arc<Embedded>, TempDir)>,
 }
 
 pub struct Options {
@@ -68,41 +68,32 @@ impl TestNode {
     }
 
     pub fn in_folder(folder: TempDir, options: Options) -> Self {
-        let keep = Keep { count: None, age: None };
         let recent = Keep { count: Some(options.recent_size), age: Some(Duration::from_secs(60)) };
-        let policy = |retention| Policy { retention, presence: true, history: true };
-        let size = options.recent_size as usize;
-        let ttl = Duration::from_secs(60);
-        let namespaces: Namespaces = [
-            ("room", policy(Retention::Durable { keep })),
-            ("live", policy(Retention::Recent { size, ttl })),
-            ("typing", Policy { presence: false, history: false, ..policy(Retention::None) }),
-        ]
-        .into_iter()
-        .map(|(name, policy)| (name.parse().unwrap(), policy))
-        .collect();
+        let namespaces = namespaces(options.recent_size);
         let none = Keep { count: Some(0), age: None };
         let in_memory: KeepByNamespace =
             HashMap::from([("live".parse().unwrap(), recent), ("typing".parse().unwrap(), none)]);
         let store = Arc::new(Embedded::open(folder.path(), namespaces.keep()).unwrap());
-        let auth = Auth {
-            verifier: Verifier::new(vec![Key::new(Algorithm::Hs256, SECRET).unwrap()]),
-            api_keys: ApiKeys::default(),
-            sealer: StateSealer::new(SECRET),
-            loopback_anonymous: options.anonymous,
-        };
-        let node = Node::new(Parts {
+        let parts = Parts {
             namespaces,
             limits: options.limits,
-            auth,
+            auth: auth(options.anonymous),
             inbox: Arc::new(Inbox::new("test".parse().unwrap())),
             recent: Arc::new(Memory::new(in_memory, Capacity { channels: 10_000, bytes: 64 << 20 })),
             durable: Arc::clone(&store) as Arc<dyn Log>,
             broker: Arc::new(broker::Alone),
-            membership: Arc::new(membership::Alone::new(node_info())),
+            membership: Arc::new(membership::Alone::new(node_info("test", 1))),
             presence: Arc::new(presence::InProcess::default()),
             metrics: Arc::new(Metrics::default()),
-        });
+        };
+        let mut node = Self::of(parts);
+        node.own = Some((store, folder));
+        node
+    }
+
+    /// A node of the given parts.
+    pub fn of(parts: Parts) -> Self {
+        let node = Node::new(parts);
         let cancel = CancellationToken::new();
         let (dialer, listener) =
             memory::listener(Settings::default(), Admission::new(10_000, 10_000), cancel.clone());
@@ -110,7 +101,7 @@ impl TestNode {
             tokio::spawn(serve_all(Arc::clone(&node), listener, cancel.clone())),
             tokio::spawn(Arc::clone(&node).tend(cancel.clone())),
         ];
-        Self { node, store, dialer, cancel, tasks, folder: Some(folder) }
+        Self { node, dialer, cancel, tasks, own: None }
     }
 
     /// Stops the node and gives its folder, for another to start in.
@@ -119,8 +110,23 @@ impl TestNode {
         for task in self.tasks.drain(..) {
             task.await.unwrap();
         }
-        self.store.close();
-        self.folder.take().unwrap()
+        let (store, folder) = self.own.take().unwrap();
+        store.close();
+        folder
+    }
+
+    /// As a process that is killed: no goodbye, and nothing that was in its memory is there any more.
+    pub async fn kill(mut self) {
+        for task in self.tasks.drain(..) {
+            task.abort();
+            // It was aborted, or had ended before.
+            let _ = task.await;
+        }
+    }
+
+    /// What connections are made with, also after this is gone: then they are refused.
+    pub fn dialer(&self) -> memory::Dialer {
+        self.dialer.clone()
     }
 
     /// A connection that has said nothing yet.
@@ -144,17 +150,42 @@ impl TestNode {
     }
 }
 
-/// How a node that is alone tells of itself.
-fn node_info() -> NodeInfo {
+/// Of each retention one: `room` lasts, `live` keeps so many, `typing` none.
+pub fn namespaces(recent_size: u64) -> Namespaces {
+    let keep = Keep { count: None, age: None };
+    let policy = |retention| Policy { retention, presence: true, history: true };
+    let (size, ttl) = (recent_size as usize, Duration::from_secs(60));
+    [
+        ("room", policy(Retention::Durable { keep })),
+        ("live", policy(Retention::Recent { size, ttl })),
+        ("typing", Policy { presence: false, history: false, ..policy(Retention::None) }),
+    ]
+    .into_iter()
+    .map(|(name, policy)| (name.parse().unwrap(), policy))
+    .collect()
+}
+
+/// Who may come in: with tokens of `token`, and without, if `anonymous`.
+pub fn auth(anonymous: bool) -> Auth {
+    Auth {
+        verifier: Verifier::new(vec![Key::new(Algorithm::Hs256, SECRET).unwrap()]),
+        api_keys: ApiKeys::default(),
+        sealer: StateSealer::new(SECRET),
+        loopback_anonymous: anonymous,
+    }
+}
+
+/// How a node without sockets tells of itself.
+pub fn node_info(name: &str, instance: u64) -> NodeInfo {
     let wires = || Transports {
         version: String::new(),
-        node: "test".into(),
+        node: name.into(),
         transports: vec![],
         certificate_hashes: vec![],
     };
     NodeInfo {
-        id: "test".parse().unwrap(),
-        instance: 1,
+        id: name.parse().unwrap(),
+        instance,
         version: String::new(),
         roles: Roles { session: true, channel: true },
         weight: 1,

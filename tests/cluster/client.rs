@@ -1,0 +1,177 @@
+//! A client of the test: it publishes to a timetable, keeps its cursors, goes to another node when its connection
+//! breaks, and takes note of every frame before anything sorts it.
+//!
+//! It is written against the protocol and not over the shipped client: what that one would put right, the checker has
+//! to see.
+
+mod connection;
+mod life;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::timeout};
+use xpush::client::{Via, Visit};
+use xpush_protocol::{Codec, Cursor};
+
+use crate::{
+    history::{ChannelNumber, ClientNumber, Event, History},
+    random::Random,
+};
+pub(crate) use connection::Ended;
+use connection::Start;
+use life::Life;
+
+/// A node that is killed may be met while its socket still stands.
+const DIAL_DEADLINE: Duration = Duration::from_secs(3);
+/// Between two attempts, once every node was tried in vain.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The nodes, as a client can reach them.
+pub(crate) trait Doors: Send + Sync + 'static {
+    fn count(&self) -> usize;
+
+    /// A connection to a node; the error is why there is none.
+    fn dial<V>(
+        &self,
+        node: usize,
+        via: Via,
+        codec: Codec,
+        visitor: V,
+    ) -> impl Future<Output = Result<V::Output, String>> + Send
+    where
+        V: Visit + Send,
+        V::Output: Send;
+}
+
+/// What the whole run is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Connect and subscribe.
+    Gather,
+    Publish,
+    /// Nothing new; what was not answered is sent again.
+    Settle,
+    End,
+}
+
+/// One client, and what it is to do.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    pub(crate) number: ClientNumber,
+    pub(crate) via: Via,
+    pub(crate) codec: Codec,
+    /// The node that it begins at.
+    pub(crate) node: usize,
+    pub(crate) listens: Vec<ChannelNumber>,
+    /// Publishes to one of these, at random.
+    pub(crate) speaks: Vec<ChannelNumber>,
+    /// Between two publishes. `None`: it publishes nothing.
+    pub(crate) every: Option<Duration>,
+    /// Loses the right to the first of its channels now and then, and gets it back.
+    pub(crate) loses_rights: bool,
+    pub(crate) tamper: Tamper,
+    pub(crate) random: Random,
+}
+
+/// A bug of a client, planted to see that the checker finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Tamper {
+    #[default]
+    None,
+    /// Resumes one behind where it stood.
+    SkipsOne,
+    /// Resumes one before where it stood.
+    RepeatsOne,
+    /// Takes one channel less to the next node.
+    ForgetsOne,
+    /// Says that it lost the right, and keeps it: as a server that does not look.
+    KeepsRight,
+    /// Sends a message that was not answered again under another id.
+    RenamesRetry,
+}
+
+/// Signs a client's token, for the channels that it may listen to. It may publish to all, and read them.
+pub(crate) type SignToken = fn(user: &str, listens: &[&str]) -> String;
+
+/// How far a client is, for who waits for it.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    pub(crate) cursors: Mutex<HashMap<ChannelNumber, Cursor>>,
+    /// Publishes that were not answered yet.
+    pub(crate) unanswered: AtomicUsize,
+    /// Connected, with all its subscriptions.
+    pub(crate) live: AtomicBool,
+}
+
+impl View {
+    pub(crate) fn is_live(&self) -> bool {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, channel: ChannelNumber, cursor: Cursor) {
+        self.cursors.lock().unwrap_or_else(PoisonError::into_inner).insert(channel, cursor);
+    }
+
+    fn unset(&self, channel: ChannelNumber) {
+        self.cursors.lock().unwrap_or_else(PoisonError::into_inner).remove(&channel);
+    }
+}
+
+/// A connection was lost, and the client is live again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Recovery {
+    pub(crate) at: Duration,
+    /// From the last frame that came until all channels were there again.
+    pub(crate) took: Duration,
+    /// It was asked to go.
+    pub(crate) drained: bool,
+}
+
+/// What all clients of a run share.
+pub(crate) struct Stage<D> {
+    pub(crate) doors: D,
+    pub(crate) history: Arc<History>,
+    pub(crate) phase: watch::Receiver<Phase>,
+    /// Of a message's data.
+    pub(crate) payload: usize,
+    pub(crate) token: SignToken,
+    pub(crate) recoveries: Mutex<Vec<Recovery>>,
+}
+
+/// Runs a client until the end of the run.
+pub(crate) async fn run<D: Doors>(stage: Arc<Stage<D>>, part: Part, view: Arc<View>) {
+    let Part { via, codec, number, mut node, .. } = part;
+    let mut random = part.random.clone().fork();
+    let life = Arc::new(tokio::sync::Mutex::new(Life::new(Arc::clone(&stage), part, view)));
+    let mut phase = stage.phase.clone();
+    let nodes = stage.doors.count();
+    let mut failures = 0;
+    while *phase.borrow_and_update() != Phase::End {
+        let start = Start { life: Arc::clone(&life), phase: phase.clone() };
+        let dialled = timeout(DIAL_DEADLINE, stage.doors.dial(node % nodes, via, codec, start)).await;
+        if let Ok(Ok(connection)) = dialled {
+            match connection.await {
+                Ended::Done => return,
+                Ended::Drained | Ended::Lost { was_live: true } => failures = 0,
+                Ended::Lost { was_live: false } => failures += 1,
+            }
+            stage.history.add(number, Event::Lost);
+        } else {
+            failures += 1;
+        }
+        // Anywhere but there.
+        node += 1 + random.below((nodes as u64 - 1).max(1)) as usize;
+        if failures >= nodes {
+            let pause = PAUSE / 2 + random.up_to(PAUSE);
+            // It ends sooner when the run does.
+            let _ = timeout(pause, phase.wait_for(|phase| *phase == Phase::End)).await;
+        }
+    }
+}

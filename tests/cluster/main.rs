@@ -1,0 +1,16 @@
+//! The promises of a cluster, held against what clients did and saw while nodes and servers were killed, stopped, cut
+//! off and drained.
+//!
+//! `history` takes note of everything, `checker` judges it, `planted` proves that the checker would find a fault.
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
+
+mod checker;
+mod client;
+#[path = "../harness/mod.rs"]
+mod harness;
+mod history;
+mod planted;
+mod random;
+mod run;
+mod stand_in;
