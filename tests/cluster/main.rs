@@ -10,6 +10,9 @@ mod client;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod history;
+mod kills;
+mod measure;
+mod nodes;
 mod planted;
 mod random;
 mod run;

@@ -21,14 +21,6 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// Of a run's end: the nodes look for late writes of one that died for ten seconds.
 const SETTLE: Duration = Duration::from_secs(20);
 
-fn token(user: &str, listens: &[&str]) -> String {
-    let mut grants = serde_json::json!({ "**": ["publish", "history"] });
-    for channel in listens {
-        grants[channel] = serde_json::json!(["subscribe"]);
-    }
-    harness::token_of(user, grants, 3600)
-}
-
 fn workload(seed: u64) -> Workload {
     Workload {
         seed,
@@ -42,7 +34,7 @@ fn workload(seed: u64) -> Workload {
         losing_rights: 4,
         tamper: Tamper::None,
         settle: SETTLE,
-        token,
+        token: harness::token_to_listen,
     }
 }
 

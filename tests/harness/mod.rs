@@ -27,7 +27,8 @@ use xpush_transports::{Admission, Settings, memory};
 
 /// Generous: a test waits this long for what has to happen, on a machine that does other things too.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-const SECRET: &[u8; 32] = b"a secret of the tests, 32 bytes!";
+/// Signs the tokens, and seals the states.
+pub const SECRET: &[u8; 32] = b"a secret of the tests, 32 bytes!";
 
 pub struct TestNode {
     pub node: Arc<Node>,
@@ -207,6 +208,15 @@ impl Drop for TestNode {
 pub fn token(user: &str, pattern: &str, seconds: i64) -> String {
     let all = ["subscribe", "publish", "history", "presence", "send"];
     token_of(user, serde_json::json!({ pattern: all }), seconds)
+}
+
+/// A token for an hour, to listen to these channels, to read all, and to publish to all.
+pub fn token_to_listen(user: &str, listens: &[&str]) -> String {
+    let mut grants = serde_json::json!({ "**": ["publish", "history"] });
+    for channel in listens {
+        grants[channel] = serde_json::json!(["subscribe"]);
+    }
+    token_of(user, grants, 3600)
 }
 
 /// A token with these grants.

@@ -200,8 +200,8 @@ async fn carry(
 }
 
 impl Broker for Spoke {
-    fn publish(&self, carried: Carried) -> BoxFuture<'_, usize> {
-        ready(self.hub.publish(self.node, carried)).boxed()
+    fn publish(&self, carried: Carried) -> BoxFuture<'_, Result<usize, BrokerError>> {
+        ready(Ok(self.hub.publish(self.node, carried))).boxed()
     }
 
     fn listen(&self, topic: Topic) -> BoxFuture<'_, ()> {
