@@ -74,16 +74,18 @@ impl Lookup {
         let mut bases = self.bases().into_iter();
         let mut asking = FuturesUnordered::new();
         let mut failure = None;
+        if avoid.is_some() {
+            // The first one may be just the node that was lost.
+            asking.extend(bases.next().map(|base| ask(base, &self.hashes, &request)));
+        }
         let (found, base, nodes) = loop {
             if let Some(base) = bases.next() {
                 asking.push(ask(base, &self.hashes, &request));
             }
-            let next = loop {
-                tokio::select! {
-                    Some(next) = asking.next() => break Some(next),
-                    () = sleep(ASK_PATIENCE), if bases.len() > 0 => break None,
-                    else => return Err(failure.unwrap_or(LookupError::Dial(DialError::Url(String::new())))),
-                }
+            let next = tokio::select! {
+                Some(next) = asking.next() => Some(next),
+                () = sleep(ASK_PATIENCE), if bases.len() > 0 => None,
+                else => return Err(failure.unwrap_or(LookupError::Dial(DialError::Url(String::new())))),
             };
             match next {
                 Some((base, Ok((found, nodes)))) => break (found, base, nodes),
@@ -112,7 +114,7 @@ impl Lookup {
     fn learn(&mut self, found: &Found, base: String, nodes: Vec<String>) {
         let known = std::mem::take(&mut self.learnt);
         for base in [base].into_iter().chain(nodes).chain(known) {
-            if self.learnt.len() < LEARNT_LIMIT && !self.learnt.contains(&base) {
+            if self.learnt.len() < LEARNT_LIMIT && !base.is_empty() && !self.learnt.contains(&base) {
                 self.learnt.push_back(base);
             }
         }

@@ -21,7 +21,7 @@ use super::Client;
 const DOCUMENT_LIMIT: usize = 64 * 1024;
 
 /// Which wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub enum Via {
     Quic,
     Webtransport,

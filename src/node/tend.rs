@@ -211,6 +211,8 @@ impl Node {
     /// For the metrics.
     async fn watch_backends(&self) {
         let mut ticks = every(HEALTH_INTERVAL);
+        // Some are still on their way when a node starts.
+        ticks.reset();
         let mut before = None;
         loop {
             ticks.tick().await;

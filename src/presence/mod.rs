@@ -21,8 +21,8 @@ pub use self::redis::{LEASE, Redis};
 /// Members that a list names; the counts are of all.
 pub const LIST_LIMIT: usize = 1000;
 
-/// Who is in which channel. Every connection has a number of its own: what an old one of a session takes away
-/// later does not touch what the newer one put there.
+/// Who is in which channel. Every connection of a node has a number of its own, and a newer one a higher one: what an
+/// old one of a session takes away later does not touch what the newer one put there.
 pub trait Presence: Send + Sync + 'static {
     fn join<'a>(&'a self, channel: &'a ChannelName, member: Member, connection: u64)
     -> BoxFuture<'a, Joined>;

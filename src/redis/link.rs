@@ -248,6 +248,13 @@ impl Link {
     }
 }
 
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Who did not close it does not want to wait for its tasks; they end all the same.
+        self.cancel.cancel();
+    }
+}
+
 /// What a command answered, or why it did not.
 pub(crate) fn read<T: FromRedisValue>(reply: Reply) -> Result<T, LinkError> {
     match server_error(&reply) {

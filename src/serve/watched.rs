@@ -49,7 +49,7 @@ pub(super) async fn follow(
             match toml::from_str::<Watched>(&text) {
                 Ok(watched) => apply(&watched, &config, &node, &level),
                 Err(error) => {
-                    warn!(%error, "the cluster's configuration is not understood, and changes nothing")
+                    warn!(%error, "the cluster's configuration is not understood, and changes nothing");
                 }
             }
         }

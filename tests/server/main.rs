@@ -8,6 +8,7 @@ mod crash;
 mod drain;
 mod hostile;
 mod http;
+mod moves;
 mod nodes;
 mod operator;
 mod polls;

@@ -75,6 +75,13 @@ impl Redis {
     }
 }
 
+impl Drop for Redis {
+    fn drop(&mut self) {
+        // Who did not close it does not want to wait for its tasks; they end all the same.
+        self.cancel.cancel();
+    }
+}
+
 impl Broker for Redis {
     fn publish(&self, carried: Carried) -> BoxFuture<'_, Result<usize, BrokerError>> {
         async move {

@@ -126,3 +126,33 @@ impl Answering {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    async fn is_doubted(inbox: &Inbox) -> bool {
+        tokio::time::timeout(Duration::ZERO, inbox.doubted()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_lost_and_doubted() {
+        let inbox = Arc::new(Inbox::new("a".parse().unwrap()));
+        let (queue, mut reading, _answering) = queue(&inbox, 1);
+        for _ in 0..QUEUE_CAPACITY {
+            queue.push(Vec::new(), Vec::new());
+        }
+        assert!(!is_doubted(&inbox).await);
+        queue.push(Vec::new(), Vec::new());
+        assert!(is_doubted(&inbox).await);
+
+        while reading.incoming.try_recv().is_ok() {}
+        queue.push(Vec::new(), vec![0; QUEUE_BYTES]);
+        assert!(!is_doubted(&inbox).await);
+        queue.push(Vec::new(), vec![0]);
+        assert!(is_doubted(&inbox).await);
+        assert_eq!(queue.bytes.load(Ordering::Relaxed), QUEUE_BYTES);
+    }
+}

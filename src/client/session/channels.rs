@@ -1,5 +1,8 @@
 //! What a session listens to, and how far it got in each channel, over all its connections.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     time::Duration,

@@ -2,6 +2,7 @@
 //! or leaves, and goes on where it stopped. Its publications come once and in order; what it publishes is sent again
 //! until it is acknowledged.
 
+mod attempt;
 mod channels;
 mod driver;
 mod link;
@@ -114,6 +115,13 @@ pub enum Event {
     Disconnected {
         reason: String,
     },
+}
+
+impl Event {
+    /// Whether it tells how the session stands, of which only the newest is news.
+    fn is_state(&self) -> bool {
+        matches!(self, Self::Connected { .. } | Self::Disconnected { .. })
+    }
 }
 
 /// Where a publication stands.

@@ -22,9 +22,10 @@ use xpush_protocol::ChannelName;
 use super::{
     super::LogError,
     failure::Failure,
+    record::Place,
     retention::Due,
     store::Store,
-    write::{Append, Batch, Settled, Standing, write},
+    write::{Append, Batch, Settled, write},
 };
 
 /// Writes under way at one time.
@@ -162,7 +163,8 @@ impl Line {
             }
             lane.state = State::Writing;
             let (appends, bytes) = lane.next_write();
-            let batch = Batch { top: self.tops.take(&channel), channel, size: appends.len(), appends };
+            let top = self.tops.take(&channel);
+            let batch = Batch::new(channel, top, appends);
             if !is_single {
                 self.start(vec![batch]);
                 continue;
@@ -196,15 +198,20 @@ impl Line {
         }
         let pause = lane.pause();
         lane.state = State::Ready;
-        match &failure {
-            Some(Failure::Damaged(reason)) => lane.refuse(reason, |_| true),
-            Some(Failure::Unreachable(reason)) => {
-                lane.refuse(reason, |append| append.standing != Standing::InDoubt);
-                self.refuse_all(reason);
+        match failure {
+            Some(failure @ Failure::Damaged(_)) => {
+                let error = failure.into();
+                error!(%channel, %error, "appends are refused");
+                lane.refuse(&error, |_| true);
+            }
+            Some(failure @ Failure::Unreachable(_)) => {
+                let error = failure.into();
+                lane.refuse(&error, Append::is_untried);
+                self.refuse_all(&error);
             }
             Some(Failure::Unknown(reason)) => {
-                debug!(%channel, reason, "an append is in doubt");
-                lane.give_up(reason);
+                let given_up = lane.give_up(&reason);
+                debug!(%channel, reason, given_up, "a write did not get through");
             }
             None => {}
         }
@@ -236,23 +243,32 @@ impl Line {
     }
 
     /// There is no server: what waits would only wait as long, each for itself.
-    fn refuse_all(&mut self, reason: &str) {
-        self.lanes.retain(|_, lane| {
-            if lane.state != State::Writing {
-                lane.refuse(reason, |append| append.standing != Standing::InDoubt);
-            }
-            lane.state == State::Writing || !lane.waiting.is_empty()
-        });
+    fn refuse_all(&mut self, error: &LogError) {
+        let refused = self.answer_waiting(|lane| lane.refuse(error, Append::is_untried));
+        if refused > 0 {
+            warn!(%error, refused, "MongoDB can't be reached; appends are refused");
+        }
     }
 
     /// Answers those who waited too long.
     fn give_up(&mut self) {
+        let refused = self.answer_waiting(|lane| lane.give_up("the log did not get to it in time"));
+        if refused > 0 {
+            warn!(refused, "appends waited too long and are given up");
+        }
+    }
+
+    /// In all lanes that have no write under way. Gives how many were answered.
+    fn answer_waiting(&mut self, answer: impl Fn(&mut Lane) -> usize) -> usize {
+        let mut answered = 0;
         self.lanes.retain(|_, lane| {
-            if lane.state != State::Writing {
-                lane.give_up("the log did not get to it in time");
+            if lane.state == State::Writing {
+                return true;
             }
-            lane.state == State::Writing || !lane.waiting.is_empty()
+            answered += answer(lane);
+            !lane.waiting.is_empty()
         });
+        answered
     }
 }
 
@@ -276,22 +292,24 @@ impl Lane {
         }
     }
 
-    fn refuse(&mut self, reason: &str, which: impl Fn(&Append) -> bool) {
+    fn refuse(&mut self, error: &LogError, which: impl Fn(&Append) -> bool) -> usize {
+        let before = self.waiting.len();
         for append in std::mem::take(&mut self.waiting) {
             if which(&append) {
-                append.answer(Err(LogError::Unavailable { reason: reason.into() }));
+                append.answer(Err(error.clone()));
             } else {
                 self.waiting.push_back(append);
             }
         }
+        before - self.waiting.len()
     }
 
-    fn give_up(&mut self, reason: &str) {
+    fn give_up(&mut self, reason: &str) -> usize {
         let now = Instant::now();
-        if self.waiting.front().is_some_and(|append| append.deadline <= now) {
-            warn!(reason, "appends are given up");
-            self.refuse(reason, |append| append.deadline <= now);
+        if self.waiting.front().is_none_or(|append| append.deadline > now) {
+            return 0;
         }
+        self.refuse(&LogError::Unavailable { reason: reason.into() }, |append| append.deadline <= now)
     }
 }
 
@@ -306,18 +324,18 @@ async fn wait_until(at: Option<Instant>) {
 /// gone on since; then the next write is refused, and its lane asks again.
 #[derive(Default)]
 struct Tops {
-    recent: HashMap<ChannelName, u64>,
-    earlier: HashMap<ChannelName, u64>,
+    recent: HashMap<ChannelName, Place>,
+    earlier: HashMap<ChannelName, Place>,
 }
 
 impl Tops {
     /// While a write is under way there is none: only its end tells where the channel ends.
-    fn take(&mut self, channel: &ChannelName) -> Option<u64> {
+    fn take(&mut self, channel: &ChannelName) -> Option<Place> {
         let earlier = self.earlier.remove(channel);
         self.recent.remove(channel).or(earlier)
     }
 
-    fn set(&mut self, channel: &ChannelName, top: u64) {
+    fn set(&mut self, channel: &ChannelName, top: Place) {
         if self.recent.len() >= CACHED_TOPS {
             self.earlier = std::mem::take(&mut self.recent);
         }

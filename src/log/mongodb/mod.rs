@@ -5,6 +5,7 @@
 //! Appends that wait while the database is written to share the next write (`line`).
 
 mod failure;
+mod ground;
 mod line;
 mod read;
 mod record;
@@ -30,6 +31,7 @@ use xpush_protocol::{ChannelName, Cursor, Epoch};
 pub(super) use self::tests::open;
 use self::{
     line::{APPEND_LIMIT, Line, Request},
+    read::TOPS,
     retention::Due,
     store::Store,
     write::{Append, Standing},
@@ -140,9 +142,14 @@ impl Log for MongoDb {
 
     fn tops<'a>(&'a self, channels: &'a [ChannelName]) -> BoxFuture<'a, Result<Vec<Cursor>, LogError>> {
         let tops = async {
-            let tops = self.store.bounded(self.store.tops(channels)).await?;
             let epoch = self.store.epoch;
-            Ok(tops.into_iter().map(|offset| Cursor { epoch, offset }).collect())
+            let mut tops = Vec::with_capacity(channels.len());
+            for channels in channels.chunks(TOPS) {
+                let found = self.store.bounded(self.store.tops(channels)).await?;
+                let offsets = found.into_iter().map(|top| top.map_or(0, |top| top.offset));
+                tops.extend(offsets.map(|offset| Cursor { epoch, offset }));
+            }
+            Ok(tops)
         };
         tops.boxed()
     }

@@ -8,6 +8,7 @@ use std::{
 
 use futures_util::future::try_join;
 use mongodb::{
+    ClientSession,
     bson::{Document, RawDocumentBuf, doc},
     options::{Hint, ReadConcern},
 };
@@ -16,13 +17,13 @@ use xpush_protocol::ChannelName;
 use super::{
     super::{Extent, From, Keep, LogError, Page, Query},
     failure::{Failure, within},
-    record::{self, Key},
+    record::{self, Key, Place},
     store::{READ_LIMIT, Store},
 };
 use crate::publication::{Draft, Publication};
 
 /// So many channels are asked for in one query.
-const TOPS: usize = 500;
+pub(super) const TOPS: usize = 500;
 
 /// And so many messages by their ids, each of which is a plan of its own to MongoDB.
 const MESSAGES: usize = 200;
@@ -38,9 +39,9 @@ const PAGE_TRIES: usize = 5;
 /// there is more, it sees some that should be gone already.
 const WALK: u64 = 1000;
 
-/// A publication's place and time: what an extent needs.
-struct End {
-    offset: u64,
+/// The oldest publication of a channel, or the newest.
+pub(super) struct End {
+    pub(super) place: Place,
     time: u64,
 }
 
@@ -72,10 +73,12 @@ impl Store {
         let epoch = self.epoch;
         Ok(match ends.await? {
             (Some(oldest), Some(newest)) => {
-                let first = self.first(&key, &oldest, newest.offset).await?;
-                Extent { epoch, first, top: newest.offset }
+                let top = newest.place.offset;
+                Extent { epoch, first: self.first(&key, &oldest, top).await?, top }
             }
-            (_, Some(newest)) => Extent { epoch, first: newest.offset, top: newest.offset },
+            (None, Some(End { place: Place { offset, .. }, .. })) => {
+                Extent { epoch, first: offset, top: offset }
+            }
             (_, None) => Extent { epoch, first: 1, top: 0 },
         })
     }
@@ -85,12 +88,12 @@ impl Store {
             .messages
             .find_one(key.all())
             .sort(doc! { "offset": direction })
-            .projection(doc! { "_id": 0, "offset": 1, "time": 1 })
+            .projection(doc! { "offset": 1, "time": 1 })
             .hint(Hint::Keys(record::by_offset()))
             .read_concern(concern)
             .max_time(READ_LIMIT);
         let Some(document) = find.await? else { return Ok(None) };
-        Ok(Some(End { offset: record::offset(&document)?, time: record::time(&document)? }))
+        Ok(Some(End { place: record::place(&document, "_id")?, time: record::time(&document)? }))
     }
 
     /// The oldest offset that is stored, and the newest.
@@ -98,7 +101,7 @@ impl Store {
         let majority = ReadConcern::majority;
         let ends = try_join(self.end(key, 1, majority()), self.end(key, -1, majority())).await?;
         Ok(match ends {
-            (Some(oldest), Some(newest)) => Some((oldest.offset, newest.offset)),
+            (Some(oldest), Some(newest)) => Some((oldest.place.offset, newest.place.offset)),
             _ => None,
         })
     }
@@ -106,9 +109,10 @@ impl Store {
     /// Where what is to be kept begins.
     async fn first(&self, key: &Key, oldest: &End, top: u64) -> Result<u64, Failure> {
         let keep = self.keep(&key.channel);
-        let from = oldest.offset.max(kept_by_count(keep, top)).min(top + 1);
+        let oldest_offset = oldest.place.offset;
+        let from = oldest_offset.max(kept_by_count(keep, top)).min(top + 1);
         let Some(begin) = begin_of_kept(keep) else { return Ok(from) };
-        if from == oldest.offset && oldest.time > begin {
+        if from == oldest_offset && oldest.time > begin {
             return Ok(from);
         }
         let to = top.min(from.saturating_add(WALK - 1));
@@ -137,12 +141,21 @@ impl Store {
 
     pub(super) async fn page(&self, channel: &ChannelName, query: Query) -> Result<Page, Failure> {
         let key = self.key(channel);
+        let is_trimmed = self.keep(channel) != Keep::default();
         let mut hole = None;
+        let mut floor = 1;
         for _ in 0..PAGE_TRIES {
-            let extent = self.extent(channel, ReadConcern::majority()).await?;
+            let mut extent = self.extent(channel, ReadConcern::majority()).await?;
+            extent.first = extent.first.max(floor);
             match self.publications(&key, extent, query).await? {
                 Read::Whole(publications) => return Ok(Page { extent, publications }),
-                Read::Hole { at } => hole = Some(at),
+                Read::Hole { at, end } => {
+                    hole = Some(at);
+                    // A write that came when its offset was trimmed already may stand in front of the channel.
+                    if is_trimmed {
+                        floor = end;
+                    }
+                }
                 Read::Short => hole = None,
             }
         }
@@ -180,7 +193,8 @@ impl Store {
         while cursor.advance().await? {
             let publication = record::decode(cursor.current())?;
             if publication.offset != next {
-                return Ok(Read::Hole { at: next });
+                let end = next.max(publication.offset) + u64::from(direction < 0);
+                return Ok(Read::Hole { at: next, end });
             }
             next = next.wrapping_add_signed(direction.into());
             let len = publication.payload.len();
@@ -193,8 +207,8 @@ impl Store {
         Ok(if publications.len() == wanted { Read::Whole(publications) } else { Read::Short })
     }
 
-    /// The newest offset of each, or 0.
-    pub(super) async fn tops(&self, channels: &[ChannelName]) -> Result<Vec<u64>, Failure> {
+    /// The newest place of each.
+    pub(super) async fn tops(&self, channels: &[ChannelName]) -> Result<Vec<Option<Place>>, Failure> {
         let mut tops = Vec::with_capacity(channels.len());
         for channels in channels.chunks(TOPS) {
             match channels {
@@ -205,12 +219,12 @@ impl Store {
         Ok(tops)
     }
 
-    pub(super) async fn top(&self, channel: &ChannelName) -> Result<u64, Failure> {
+    async fn top(&self, channel: &ChannelName) -> Result<Option<Place>, Failure> {
         let end = self.end(&self.key(channel), -1, ReadConcern::majority()).await?;
-        Ok(end.map_or(0, |end| end.offset))
+        Ok(end.map(|end| end.place))
     }
 
-    async fn tops_at_once(&self, channels: &[ChannelName]) -> Result<Vec<u64>, Failure> {
+    async fn tops_at_once(&self, channels: &[ChannelName]) -> Result<Vec<Option<Place>>, Failure> {
         let keys: Vec<_> = channels.iter().map(|channel| self.key(channel)).collect();
         let hashes = keys.iter().map(Key::hash);
         let mut cursor = self
@@ -224,15 +238,15 @@ impl Store {
         while cursor.advance().await? {
             let document = cursor.current();
             let hash = document.get_i64("_id").map_err(mongodb::error::Error::from)?;
-            found.insert(hash, (key_of(document)?, record::offset(document)?));
+            found.insert(hash, (key_of(document)?, record::place(document, "id")?));
         }
         let mut tops = Vec::with_capacity(channels.len());
         for key in &keys {
             tops.push(match found.get(&key.hash()) {
-                Some(((app, channel), top)) if app == self.app() && *channel == key.channel => *top,
+                Some(((app, channel), top)) if app == self.app() && *channel == key.channel => Some(*top),
                 // Another channel has the same hash, which will hardly ever be.
                 Some(_) => self.top(&key.channel).await?,
-                None => 0,
+                None => None,
             });
         }
         Ok(tops)
@@ -241,6 +255,7 @@ impl Store {
     /// The publications that have the ids of these drafts.
     pub(super) async fn messages(
         &self,
+        session: &mut ClientSession,
         drafts: &[(&ChannelName, &Draft)],
     ) -> Result<Vec<Option<Arc<Publication>>>, Failure> {
         let mut messages = Vec::with_capacity(drafts.len());
@@ -254,10 +269,11 @@ impl Store {
                 .find(doc! { "$or": wanted })
                 .projection(projection)
                 .hint(Hint::Keys(record::by_message()))
-                .max_time(READ_LIMIT);
+                .max_time(READ_LIMIT)
+                .session(&mut *session);
             let mut cursor = find.await?;
             let mut found = HashMap::new();
-            while cursor.advance().await? {
+            while cursor.advance(session).await? {
                 let document = cursor.current();
                 let (publisher, id) = record::message(document)?;
                 let key = (record::channel(document)?, publisher.to_owned(), id.to_owned());
@@ -279,8 +295,8 @@ impl Store {
 enum Read {
     /// All that was asked for.
     Whole(Vec<Arc<Publication>>),
-    /// This one is not there.
-    Hole { at: u64 },
+    /// This one is not there, and `end` is the first behind the hole that may be.
+    Hole { at: u64, end: u64 },
     /// It ends before it should.
     Short,
 }
@@ -302,6 +318,7 @@ pub(super) fn newest_of(hashes: impl Iterator<Item = i64>) -> [Document; 3] {
             "app": { "$first": "$app" },
             "channel": { "$first": "$channel" },
             "offset": { "$first": "$offset" },
+            "id": { "$first": "$_id" },
         } },
     ]
 }

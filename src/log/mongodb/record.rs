@@ -7,7 +7,8 @@ use std::{fmt::Display, str::FromStr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use mongodb::bson::{
-    DateTime, Document, RawBinaryRef, RawDocument, RawDocumentBuf, doc, raw::cstr, spec::BinarySubtype,
+    DateTime, Document, RawBinaryRef, RawDocument, RawDocumentBuf, doc, oid::ObjectId, raw::cstr,
+    spec::BinarySubtype,
 };
 use ring::digest::{SHA256, digest};
 use xpush_protocol::{Binary, ChannelName, Json, Payload};
@@ -62,12 +63,13 @@ impl Key {
         filter
     }
 
-    pub(super) fn encode(&self, draft: &Draft, offset: u64, keep: Option<Duration>) -> RawDocumentBuf {
+    pub(super) fn encode(&self, draft: &Draft, place: Place, keep: Option<Duration>) -> RawDocumentBuf {
         let mut document = RawDocumentBuf::new();
+        document.append(cstr!("_id"), place.id);
         document.append(cstr!("h"), self.hash);
         document.append(cstr!("app"), &*self.app);
         document.append(cstr!("channel"), self.channel.as_str());
-        document.append(cstr!("offset"), to_number(offset));
+        document.append(cstr!("offset"), to_number(place.offset));
         document.append(cstr!("publisher"), draft.publisher.as_str());
         document.append(cstr!("message_id"), draft.message_id.as_str());
         document.append(cstr!("event"), draft.event.as_str());
@@ -86,6 +88,19 @@ impl Key {
             document.append(cstr!("expire"), DateTime::from_millis(to_number(expire)));
         }
         document
+    }
+}
+
+/// One document, for as long as it is there: an offset may be written anew when it was trimmed, an id never is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) offset: u64,
+    pub(super) id: ObjectId,
+}
+
+impl Place {
+    pub(super) fn new(offset: u64) -> Self {
+        Self { offset, id: ObjectId::new() }
     }
 }
 
@@ -133,6 +148,10 @@ pub(super) fn decode(document: &RawDocument) -> Result<Arc<Publication>, LogErro
 
 pub(super) fn offset(document: &RawDocument) -> Result<u64, LogError> {
     number(document, "offset")
+}
+
+pub(super) fn place(document: &RawDocument, id: &str) -> Result<Place, LogError> {
+    Ok(Place { offset: offset(document)?, id: document.get_object_id(id).map_err(damaged)? })
 }
 
 pub(super) fn time(document: &RawDocument) -> Result<u64, LogError> {
@@ -192,7 +211,7 @@ mod tests {
     fn a_publication_reads_back() {
         let key = Key::new(&"default".into(), &channel("room:a"));
         for draft in drafts() {
-            let document = key.encode(&draft, 5, None);
+            let document = key.encode(&draft, Place::new(5), None);
             assert_eq!(*decode(&document).unwrap(), draft.clone().into_publication(5));
             assert_eq!(message(&document).unwrap(), (draft.publisher.as_str(), draft.message_id.as_str()));
         }
@@ -201,9 +220,9 @@ mod tests {
     #[test]
     fn it_expires_when_it_is_as_old_as_its_namespace_keeps() {
         let key = Key::new(&"default".into(), &channel("room:a"));
-        let document = key.encode(&draft("ann", 1), 1, Some(Duration::from_secs(2)));
+        let document = key.encode(&draft("ann", 1), Place::new(1), Some(Duration::from_secs(2)));
         assert_eq!(document.get_datetime("expire").unwrap().timestamp_millis(), 1_700_000_002_000);
-        assert!(key.encode(&draft("ann", 1), 1, None).get("expire").unwrap().is_none());
+        assert!(key.encode(&draft("ann", 1), Place::new(1), None).get("expire").unwrap().is_none());
     }
 
     #[test]
@@ -217,7 +236,7 @@ mod tests {
     #[test]
     fn a_document_that_is_damaged_is_found() {
         let key = Key::new(&"default".into(), &channel("room:a"));
-        let document = Document::try_from(key.encode(&draft("ann", 1), 1, None)).unwrap();
+        let document = Document::try_from(key.encode(&draft("ann", 1), Place::new(1), None)).unwrap();
         for field in ["offset", "message_id", "event", "time", "data"] {
             let mut without = document.clone();
             without.remove(field);

@@ -120,7 +120,8 @@ pub(super) async fn trim(store: &Store, channel: &ChannelName) -> Result<u64, Fa
             let young = within(READ_LIMIT, store.first_since(&key, oldest, last, begin)).await?;
             first = first.max(young.unwrap_or(last + 1));
         }
-        let first = first.min(last + 1);
+        // One more is left, as the ground of what is kept.
+        let first = first.min(last + 1) - 1;
         if first <= oldest {
             break;
         }
@@ -133,7 +134,7 @@ pub(super) async fn trim(store: &Store, channel: &ChannelName) -> Result<u64, Fa
         let deleted = within(WRITE_LIMIT, delete.into_future()).await?.deleted_count;
         debug!(%channel, deleted, first, "trimmed");
         oldest = first;
-        if first <= last {
+        if first < last {
             break;
         }
     }

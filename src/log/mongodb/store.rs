@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use mongodb::{
-    Client, Collection, Database, IndexModel,
+    Client, ClientSession, Collection, Database, IndexModel,
     bson::{Document, RawDocumentBuf, doc},
     error::{Error, ErrorKind},
     options::{
@@ -19,7 +19,7 @@ use xpush_protocol::{ChannelName, Epoch};
 
 use super::{
     super::{Keep, KeepByNamespace, LogError},
-    failure::describe,
+    failure::{Failure, describe},
     record::{self, Key},
 };
 
@@ -109,6 +109,11 @@ impl Store {
 
     pub(super) fn expires(&self) -> bool {
         self.keep.values().any(|keep| keep.age.is_some())
+    }
+
+    /// What it reads is never older than what it wrote or read before.
+    pub(super) async fn session(&self) -> Result<ClientSession, Failure> {
+        Ok(self.client.start_session().causal_consistency(true).await?)
     }
 
     pub(super) async fn close(&self) {

@@ -8,17 +8,16 @@
 //! Where the outcome isn't known (the connection broke, the primary stepped down, no majority confirmed in time), it
 //! is found out before anything else of that channel is written: the draft is looked for by its ids, and if it isn't
 //! there, inserted again. The index of the ids makes that safe, whenever the lost write comes through: it finds its
-//! offset taken or its ids, and stands once. A write that comes so late that its offset was taken and trimmed again
-//! leaves a publication in front of the channel's begin, where nobody reads and the next trimming takes it.
+//! offset taken or its ids, and stands once. Where a namespace trims, that needs one look more (`ground`).
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
-    iter,
+    collections::{HashMap, HashSet, hash_map::Entry},
     sync::Arc,
 };
 
 use futures_util::future::try_join;
 use mongodb::{
+    ClientSession,
     bson::{RawDocumentBuf, doc},
     error::ErrorKind,
     options::Hint,
@@ -33,8 +32,9 @@ use xpush_protocol::{ChannelName, Cursor, MessageId};
 use super::{
     super::{Appended, LogError},
     failure::{Failure, within},
+    ground::{self, Claim},
     read::{begin_of_kept, kept_by_count},
-    record,
+    record::{self, Place},
     retention::Due,
     store::{DUPLICATE_KEY, READ_LIMIT, Store, WRITE_LIMIT, majority},
 };
@@ -65,17 +65,22 @@ pub(super) enum Standing {
 /// Drafts of one channel, in the order in which they came.
 pub(super) struct Batch {
     pub(super) channel: ChannelName,
-    /// The newest offset, where it is known that a majority has it.
-    pub(super) top: Option<u64>,
+    /// The newest publication, where it is known that a majority has it.
+    pub(super) top: Option<Place>,
     pub(super) appends: Vec<Append>,
+    /// What they claim, as far as they have to.
+    places: Vec<Place>,
     /// How many they were before some were found and answered.
-    pub(super) size: usize,
+    size: usize,
 }
+
+/// What makes a message one.
+type Ids = (Publisher, MessageId);
 
 /// What became of a batch.
 pub(super) struct Settled {
     pub(super) channel: ChannelName,
-    pub(super) top: Option<u64>,
+    pub(super) top: Option<Place>,
     /// What has to be tried again, in order.
     pub(super) left: Vec<Append>,
     /// Whether somebody was answered.
@@ -96,43 +101,73 @@ enum Outcome {
 
 /// Takes either one batch, or several of one draft each.
 pub(super) async fn write(store: &Store, due: &Due, mut batches: Vec<Batch>) -> Vec<Settled> {
-    if let Err(failure) = prepare(store, &mut batches).await {
-        let untried = |batch: Batch| batch.settle(store, due, &mut iter::empty(), Some(&failure));
-        return batches.into_iter().map(untried).collect();
-    }
-    let documents: Vec<_> = batches.iter().flat_map(|batch| batch.documents(store)).collect();
-    let (outcomes, failure) = if documents.is_empty() {
-        (vec![], None)
-    } else {
-        insert(store, documents, batches.len() == 1).await
+    let (outcomes, failure) = match try_write(store, &mut batches).await {
+        Ok((outcomes, failure)) => (outcomes, failure),
+        Err(failure) => (vec![], Some(failure)),
     };
     let mut outcomes = outcomes.into_iter();
-    batches.into_iter().map(|batch| batch.settle(store, due, &mut outcomes, failure.as_ref())).collect()
+    let settle = |batch: Batch| {
+        let count = batch.places.len();
+        batch.settle(store, due, outcomes.by_ref().take(count), failure.as_ref())
+    };
+    batches.into_iter().map(settle).collect()
+}
+
+/// What became of each document, and why if not all is well. Fails before it wrote anything.
+async fn try_write(store: &Store, batches: &mut [Batch]) -> Result<(Vec<Outcome>, Option<Failure>), Failure> {
+    let mut session = store.session().await?;
+    prepare(store, &mut session, batches).await?;
+    let documents: Vec<_> = batches.iter_mut().flat_map(|batch| batch.documents(store)).collect();
+    if documents.is_empty() {
+        return Ok((vec![], None));
+    }
+    let (mut outcomes, mut failure) = insert(store, &mut session, documents, batches.len() == 1).await;
+    if outcomes.contains(&Outcome::Stands) {
+        let claims: Vec<_> = batches.iter().filter_map(Batch::claim).collect();
+        let checked = within(READ_LIMIT, ground::check(store, &mut session, &claims)).await;
+        let checked = checked.unwrap_or_else(|unknown| {
+            failure = Some(unknown);
+            vec![false; claims.len()]
+        });
+        let counts = claims.iter().map(|claim| claim.count);
+        doubt(&mut outcomes, checked.into_iter().zip(counts));
+    }
+    Ok((outcomes, failure))
+}
+
+/// What stands where a claim is not right is found by the next write, and withdrawn.
+fn doubt(outcomes: &mut [Outcome], claims: impl Iterator<Item = (bool, usize)>) {
+    let mut rest = outcomes;
+    for (is_right, count) in claims {
+        let (claimed, behind) = rest.split_at_mut(count);
+        if !is_right {
+            let stands = claimed.iter_mut().filter(|outcome| **outcome == Outcome::Stands);
+            stands.for_each(|outcome| *outcome = Outcome::Unknown);
+        }
+        rest = behind;
+    }
 }
 
 /// Finds out what isn't known: where the channels end, and whether drafts are there already. Those are answered.
-async fn prepare(store: &Store, batches: &mut [Batch]) -> Result<(), Failure> {
+async fn prepare(store: &Store, session: &mut ClientSession, batches: &mut [Batch]) -> Result<(), Failure> {
     let without_top: Vec<_> =
         batches.iter().filter(|batch| batch.top.is_none()).map(|batch| batch.channel.clone()).collect();
-    let uncertain: Vec<_> = batches.iter().flat_map(Batch::uncertain).collect();
-    let reads = try_join(store.tops(&without_top), store.messages(&uncertain));
-    let (tops, messages) = within(READ_LIMIT, reads).await?;
+    let reads = try_join(store.tops(&without_top), find(store, session, batches));
+    let (tops, found) = within(READ_LIMIT, reads).await?;
     let mut tops = tops.into_iter();
-    let mut messages = messages.into_iter();
-    for batch in batches {
+    for (batch, mut found) in batches.iter_mut().zip(found) {
         if batch.top.is_none() {
-            batch.top = tops.next();
+            batch.top = tops.next().flatten();
         }
         let mut rest = Vec::with_capacity(batch.appends.len());
         for mut append in batch.appends.drain(..) {
-            let found = if append.standing == Standing::New { None } else { messages.next().flatten() };
-            match found {
+            match found.remove(&append.ids()) {
                 Some(publication) if append.standing == Standing::InDoubt => {
                     append.answer(Ok(Appended::New { epoch: store.epoch, publication }));
                 }
                 Some(publication) if is_kept(store, &batch.channel, batch.top, &publication) => {
-                    let offset = publication.offset;
-                    append.answer(Ok(Appended::Duplicate(Cursor { epoch: store.epoch, offset })));
+                    let cursor = Cursor { epoch: store.epoch, offset: publication.offset };
+                    append.answer(Ok(Appended::Duplicate(cursor)));
                 }
                 Some(publication) => {
                     // A failure only lets it be refused again.
@@ -150,9 +185,35 @@ async fn prepare(store: &Store, batches: &mut [Batch]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn is_kept(store: &Store, channel: &ChannelName, top: Option<u64>, publication: &Publication) -> bool {
+/// The publications that these drafts became, for each batch.
+async fn find(
+    store: &Store,
+    session: &mut ClientSession,
+    batches: &[Batch],
+) -> Result<Vec<HashMap<Ids, Arc<Publication>>>, Failure> {
+    let uncertain: Vec<_> = batches.iter().flat_map(Batch::uncertain).collect();
+    let mut messages = store.messages(session, &uncertain).await?.into_iter();
+    let mut found = Vec::with_capacity(batches.len());
+    for batch in batches {
+        let mut found_of = HashMap::new();
+        for append in batch.appends.iter().filter(|append| append.standing != Standing::New) {
+            if let Some(publication) = messages.next().flatten() {
+                found_of.insert(append.ids(), publication);
+            }
+        }
+        if !found_of.is_empty() {
+            let offsets = found_of.values().map(|publication| publication.offset).collect();
+            let right = ground::sift(store, session, &batch.channel, offsets).await?;
+            found_of.retain(|_, publication| right.contains(&publication.offset));
+        }
+        found.push(found_of);
+    }
+    Ok(found)
+}
+
+fn is_kept(store: &Store, channel: &ChannelName, top: Option<Place>, publication: &Publication) -> bool {
     let keep = store.keep(channel);
-    publication.offset >= kept_by_count(keep, top.unwrap_or(0))
+    publication.offset >= kept_by_count(keep, top.map_or(0, |top| top.offset))
         && begin_of_kept(keep).is_none_or(|begin| publication.time > begin)
 }
 
@@ -178,11 +239,13 @@ async fn release(
 
 async fn insert(
     store: &Store,
+    session: &mut ClientSession,
     documents: Vec<RawDocumentBuf>,
     ordered: bool,
 ) -> (Vec<Outcome>, Option<Failure>) {
     let count = documents.len();
-    let insert = store.messages.insert_many(documents).ordered(ordered).write_concern(majority());
+    let insert =
+        store.messages.insert_many(documents).ordered(ordered).write_concern(majority()).session(session);
     let error = match within(WRITE_LIMIT, async { Ok::<_, Failure>(insert.await) }).await {
         Ok(Ok(_)) => return (vec![Outcome::Stands; count], None),
         Ok(Err(error)) => error,
@@ -216,6 +279,10 @@ async fn insert(
 }
 
 impl Batch {
+    pub(super) fn new(channel: ChannelName, top: Option<Place>, appends: Vec<Append>) -> Self {
+        Self { channel, top, size: appends.len(), appends, places: vec![] }
+    }
+
     /// The drafts that have to be looked for.
     fn uncertain(&self) -> impl Iterator<Item = (&ChannelName, &Draft)> {
         let uncertain = self.appends.iter().filter(|append| append.standing != Standing::New);
@@ -223,39 +290,45 @@ impl Batch {
     }
 
     /// One for each message: a retry that is in line beside the first one has none.
-    fn documents(&self, store: &Store) -> Vec<RawDocumentBuf> {
+    fn documents(&mut self, store: &Store) -> Vec<RawDocumentBuf> {
         let key = store.key(&self.channel);
         let keep = store.keep(&self.channel).age;
-        let mut ids = HashMap::with_capacity(self.appends.len());
-        let mut offset = self.top.unwrap_or(0);
+        let mut ids = HashSet::with_capacity(self.appends.len());
         let mut documents = Vec::with_capacity(self.appends.len());
+        let mut offset = self.top.map_or(0, |top| top.offset);
         for append in &self.appends {
-            if ids.insert(append.ids(), ()).is_none() {
+            if ids.insert(append.ids()) {
                 offset += 1;
-                documents.push(key.encode(&append.draft, offset, keep));
+                let place = Place::new(offset);
+                documents.push(key.encode(&append.draft, place, keep));
+                self.places.push(place);
             }
         }
         documents
     }
 
-    /// Answers whom it can. There are as many outcomes as there were documents, or fewer if they were not tried.
+    fn claim(&self) -> Option<Claim<'_>> {
+        let last = self.places.last()?.offset;
+        Some(Claim { channel: &self.channel, ground: self.top, last, count: self.places.len() })
+    }
+
+    /// Answers whom it can. There are as many outcomes as there are places, or none if they were not tried.
     fn settle(
         self,
         store: &Store,
         due: &Due,
-        outcomes: &mut impl Iterator<Item = Outcome>,
+        mut outcomes: impl Iterator<Item = Outcome>,
         failure: Option<&Failure>,
     ) -> Settled {
-        let Self { channel, top, appends, size } = self;
+        let Self { channel, mut top, appends, places, size } = self;
         let epoch = store.epoch;
-        let begin = top.unwrap_or(0);
-        let mut newest = begin;
-        let mut offset = begin;
-        let mut is_sure = top.is_some();
+        let begin = top.map_or(0, |top| top.offset);
+        let mut places = places.into_iter();
+        let mut is_sure = true;
         let mut left = Vec::new();
-        let mut places: HashMap<_, Option<Cursor>> = HashMap::with_capacity(appends.len());
+        let mut answers: HashMap<_, Option<Cursor>> = HashMap::with_capacity(appends.len());
         for mut append in appends {
-            let place = match places.entry(append.ids()) {
+            let answer = match answers.entry(append.ids()) {
                 Entry::Occupied(first) => {
                     match first.get() {
                         Some(cursor) => append.answer(Ok(Appended::Duplicate(*cursor))),
@@ -263,38 +336,38 @@ impl Batch {
                     }
                     continue;
                 }
-                Entry::Vacant(place) => place,
+                Entry::Vacant(answer) => answer,
             };
-            offset += 1;
-            match outcomes.next().unwrap_or(Outcome::NotTried) {
-                Outcome::Stands => {
-                    newest = offset;
-                    place.insert(Some(Cursor { epoch, offset }));
+            match (places.next(), outcomes.next().unwrap_or(Outcome::NotTried)) {
+                (Some(place), Outcome::Stands) => {
+                    top = Some(place);
+                    let offset = place.offset;
+                    answer.insert(Some(Cursor { epoch, offset }));
                     let publication = Arc::new(append.draft.clone().into_publication(offset));
                     append.answer(Ok(Appended::New { epoch, publication }));
                     continue;
                 }
-                Outcome::Refused => {
+                (_, Outcome::Refused) => {
                     is_sure = false;
                     if append.standing == Standing::New {
                         append.standing = Standing::Refused;
                     }
                 }
-                Outcome::Unknown => {
+                (_, Outcome::Unknown) => {
                     is_sure = false;
                     append.standing = Standing::InDoubt;
                 }
-                Outcome::NotTried => {}
+                (None, Outcome::Stands) | (_, Outcome::NotTried) => {}
             }
-            place.insert(None);
+            answer.insert(None);
             left.push(append);
         }
-        if due.is_reached(begin, newest) {
+        if due.is_reached(begin, top.map_or(0, |top| top.offset)) {
             due.add(store, &channel);
         }
         Settled {
             channel,
-            top: is_sure.then_some(newest),
+            top: top.filter(|_| is_sure),
             is_ahead: left.len() < size,
             left,
             failure: failure.cloned(),
@@ -308,7 +381,12 @@ impl Append {
         let _ = self.reply.send(answer);
     }
 
-    fn ids(&self) -> (Publisher, MessageId) {
+    /// Whether it surely was not written by this node.
+    pub(super) fn is_untried(&self) -> bool {
+        self.standing != Standing::InDoubt
+    }
+
+    fn ids(&self) -> Ids {
         (self.draft.publisher.clone(), self.draft.message_id.clone())
     }
 }

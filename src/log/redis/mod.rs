@@ -130,6 +130,13 @@ impl Redis {
     }
 }
 
+impl Drop for Redis {
+    fn drop(&mut self) {
+        // Who did not close it does not want to wait for its tasks; they end all the same.
+        self.cancel.cancel();
+    }
+}
+
 impl Log for Redis {
     fn append<'a>(
         &'a self,

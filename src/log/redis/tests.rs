@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use xpush_test_servers::{RedisSentinel, until};
+use xpush_test_servers::{RedisCluster, RedisSentinel, until};
 
 use super::*;
 use crate::{
@@ -216,4 +216,33 @@ async fn another_primary_begins_anew() {
     until("the new primary to be used", async || log.hold(&live).await.is_ok()).await;
     let second = append(&log, &live, draft("ann", 2)).await.cursor();
     assert!(second.epoch != first.epoch && second.offset == 1);
+}
+
+#[tokio::test]
+async fn channels_are_spread_over_a_cluster_and_miss_only_what_its_lost_server_had() {
+    let mut redis = RedisCluster::start().await;
+    let log = log(redis.url(), recent(100, Duration::from_secs(60))).await;
+    let rooms: Vec<_> = (0..60).map(|n| channel(&format!("live:{n}"))).collect();
+    let mut pending = Vec::new();
+    for n in 1..=5 {
+        for room in &rooms {
+            pending.push(log.append(room, draft("ann", n)).await.unwrap());
+        }
+    }
+    for appended in join_all(pending).await {
+        assert!(appended.is_ok());
+    }
+    let before = log.tops(&rooms).await.unwrap();
+    for (room, top) in rooms.iter().zip(&before) {
+        assert_eq!(top.offset, 5);
+        assert_eq!(offsets(&log.read(room, ALL).await.unwrap()), [1, 2, 3, 4, 5]);
+    }
+    redis.kill(1);
+    until("the loss to be seen", async || log.tops(&rooms).await.is_err()).await;
+    redis.restart(1).await;
+    until("it to be whole again", async || log.tops(&rooms).await.is_ok()).await;
+    let after = log.tops(&rooms).await.unwrap();
+    let kept = before.iter().zip(&after).filter(|(before, after)| before == after).count();
+    let anew = after.iter().filter(|top| top.offset == 0).count();
+    assert!(kept > 20 && anew > 5 && kept + anew == 60, "{kept} kept, {anew} anew");
 }

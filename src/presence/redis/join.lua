@@ -7,8 +7,11 @@
 local there = redis.call('HGET', KEYS[1], ARGV[1])
 local user = nil
 if there then
-  local lease, _, of = string.match(there, '^(%S+) (%d+) (.*)$')
-  if ARGV[6] == 'put' and string.match(lease, '^%x+') ~= ARGV[2] then
+  local lease, connection, of = string.match(there, '^(%S+) (%d+) (.*)$')
+  local is_ours = string.match(lease, '^%x+') == ARGV[2]
+  -- Of one node, the newer connection has the higher number; what is put back may be older than what came since.
+  local is_newer = is_ours and tonumber(connection) > tonumber(ARGV[4])
+  if is_newer or (ARGV[6] == 'put' and not is_ours) then
     return {redis.call('HLEN', KEYS[1]), 0}
   end
   user = of

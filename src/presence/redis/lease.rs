@@ -132,7 +132,7 @@ impl Keeper {
                 match left {
                     // This node's own subscribers were told when it happened.
                     Ok((occupancy, true)) => {
-                        news.push(left_news(owed.channel, owed.member, occupancy, false))
+                        news.push(left_news(owed.channel, owed.member, occupancy, false));
                     }
                     Ok((_, false)) => {}
                     Err(error) => {

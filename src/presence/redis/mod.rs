@@ -94,6 +94,13 @@ impl Redis {
     }
 }
 
+impl Drop for Redis {
+    fn drop(&mut self) {
+        // Who did not close it does not want to wait for its tasks; they end all the same.
+        self.cancel.cancel();
+    }
+}
+
 impl Shared {
     async fn join(&self, channel: &ChannelName, member: Member, connection: u64) -> Joined {
         let place = Place { member: member.clone(), connection, is_told: false };

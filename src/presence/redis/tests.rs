@@ -7,7 +7,7 @@ use xpush_test_servers::{Proxy, RedisSentinel, until};
 
 use super::*;
 use crate::{
-    broker::{Alone, BrokerError, Topic},
+    broker::{BrokerError, Topic},
     presence::contract::{Opened, member},
     redis::Settings,
 };
@@ -26,8 +26,7 @@ impl Broker for Told {
         Box::pin(async { Ok(0) })
     }
 
-    fn listen(&self, topic: Topic) -> BoxFuture<'_, ()> {
-        Alone.listen(topic).now_or_never();
+    fn listen(&self, _: Topic) -> BoxFuture<'_, ()> {
         Box::pin(async {})
     }
 
@@ -63,11 +62,15 @@ struct Node {
 
 impl Node {
     async fn start(url: &str, instance: u64) -> Self {
+        Self::start_with(url, instance, SHORT).await
+    }
+
+    async fn start_with(url: &str, instance: u64, lease: Duration) -> Self {
         let settings = Settings { url: url.into(), prefix: "test".into() };
         let link = Link::connect(&settings).await.unwrap();
         let inbox = Arc::new(Inbox::new(format!("n{instance}").parse().unwrap()));
         let told = Arc::<Told>::default();
-        let presence = Redis::start_with(link, inbox, Arc::clone(&told) as _, instance, SHORT);
+        let presence = Redis::start_with(link, inbox, Arc::clone(&told) as _, instance, lease);
         let it = Self { presence, told };
         // Not by `until`: this has to run in any task.
         while it.presence.shared.mirror().lease.is_none() {
@@ -77,8 +80,9 @@ impl Node {
     }
 }
 
+/// With a lease that does not run out in the middle of a test.
 pub(crate) async fn one_node(url: String, guard: Box<dyn Any + Send>) -> Opened {
-    (Node::start(&url, 1).await.presence as _, guard)
+    (Node::start_with(&url, 1, LEASE).await.presence as _, guard)
 }
 
 fn room() -> ChannelName {
@@ -163,6 +167,21 @@ async fn a_node_that_was_frozen_comes_back_with_its_sessions() {
 }
 
 #[tokio::test]
+async fn what_is_put_back_yields_to_what_came_since() {
+    let server = xpush_test_servers::Redis::start().await;
+    let node = Node::start_with(&server.url(), 1, LEASE).await;
+    let ann = member(Some("ann"));
+    node.presence.join(&room(), ann.clone(), 1).await;
+    let older = node.presence.shared.mirror().to_tell(true);
+    node.presence.join(&room(), ann.clone(), 2).await;
+    let lease = node.presence.shared.mirror().lease.unwrap();
+    let put = node.presence.shared.members.put(Lease { number: 9, ..lease }, &older).await;
+    assert_eq!(put, [Ok((1, false))]);
+    assert!(node.presence.leave(&room(), &ann.session, 2).await.is_some());
+    assert_eq!(sessions(&node).await, 0);
+}
+
+#[tokio::test]
 async fn what_happens_while_redis_is_away_is_told_later() {
     let server = xpush_test_servers::Redis::start().await;
     let proxy = Proxy::to(server.address()).await;
@@ -174,7 +193,7 @@ async fn what_happens_while_redis_is_away_is_told_later() {
     assert_eq!(cut.presence.join(&room(), comes.clone(), 2).await, Joined { occupancy: 2, new: true });
     let left = cut.presence.leave(&room(), &leaves.session, 1).await;
     assert_eq!(left, Some(Left { member: leaves, occupancy: 1 }));
-    assert_eq!(cut.presence.list(&room()).await.members, [comes.clone()]);
+    assert_eq!(cut.presence.list(&room()).await.members, std::slice::from_ref(&comes));
     proxy.heal();
     until("the others to see it", async || alive.presence.list(&room()).await.members == [comes.clone()])
         .await;

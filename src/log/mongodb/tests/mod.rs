@@ -1,10 +1,14 @@
 //! The log beside real servers of MongoDB: whatever becomes of them, what was acknowledged stands once, at its place.
 
+mod failover;
+mod opening;
+mod queries;
+mod racing;
+mod retention;
 mod server;
+mod wire;
 
 pub(in crate::log) use self::server::open;
+use crate::log::{From, Query};
 
-#[allow(dead_code)]
-fn a_log_can_be_opened_on_any_thread() -> impl Send {
-    crate::log::MongoDb::connect("", "", "", Default::default())
-}
+const ALL: Query = Query { from: From::After(0), limit: usize::MAX, bytes: usize::MAX };

@@ -1,0 +1,161 @@
+//! What is trimmed, by any node, and what must not be taken for free because of it.
+
+use std::time::Duration;
+
+use mongodb::bson::{Document, doc};
+
+use xpush_test_servers::until;
+
+use super::{
+    super::{MongoDb, read::now, retention},
+    ALL,
+    server::{connect, database, server},
+};
+use crate::{
+    log::{
+        Appended, Extent, Keep, Log,
+        fixture::{append, channel, draft, keep, offsets},
+    },
+    publication::Draft,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn sent_before(age: Duration, n: u64) -> Draft {
+    Draft { time: now() - age.as_millis() as u64, ..draft("ann", n) }
+}
+
+/// The offsets that are stored, whether a reader sees them or not.
+async fn stored(log: &MongoDb) -> Vec<i64> {
+    let messages = log.store.messages.clone_with_type::<Document>();
+    let mut found = messages.find(doc! {}).sort(doc! { "offset": 1 }).await.unwrap();
+    let mut stored = Vec::new();
+    while found.advance().await.unwrap() {
+        stored.push(found.current().get_i64("offset").unwrap());
+    }
+    stored
+}
+
+async fn append_many(log: &MongoDb, numbers: std::ops::RangeInclusive<u64>) {
+    let mut pending = Vec::new();
+    for n in numbers {
+        pending.push(log.append(&channel("room:a"), draft("ann", n)).await.unwrap());
+    }
+    for pending in pending {
+        pending.await.unwrap();
+    }
+}
+
+/// A busy machine may take longer than a sweep waits.
+async fn sweep(log: &MongoDb) {
+    until("the sweep to be done", async || retention::sweep(&log.store).await.is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_slept_while_its_next_offset_was_trimmed_appends_at_the_end() {
+    let (server, database) = (server().await, database());
+    let room = channel("room:a");
+    let count = keep("room", Keep { count: Some(10), age: None });
+    let stale = connect(&server, &database, count.clone()).await;
+    let other = connect(&server, &database, count).await;
+    append_many(&stale, 1..=5).await;
+    append_many(&other, 6..=500).await;
+    retention::trim(&other.store, &room).await.unwrap();
+    assert_eq!(stored(&other).await, (490..=500).collect::<Vec<_>>());
+    // To this node the channel ends at 5, and nothing in the database says otherwise.
+    let appended = append(&*stale, &room, draft("ann", 501)).await;
+    assert!(matches!(appended, Appended::New { .. }) && appended.cursor().offset == 501, "{appended:?}");
+    assert_eq!(stored(&other).await, (490..=501).collect::<Vec<_>>());
+    assert_eq!(offsets(&other.read(&room, ALL).await.unwrap()), (492..=501).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_race_while_the_channel_is_trimmed_lose_nothing() {
+    let (server, database) = (server().await, database());
+    let room = channel("room:a");
+    let mut tasks = Vec::new();
+    for node in 0..3 {
+        let log = connect(&server, &database, keep("room", Keep { count: Some(3), age: None })).await;
+        let room = room.clone();
+        tasks.push(tokio::spawn(async move {
+            let mut offsets = Vec::new();
+            for n in 0..200 {
+                offsets.push(append(&*log, &room, draft(&format!("p{node}"), n)).await.cursor().offset);
+                if n % 10 == 0 {
+                    retention::trim(&log.store, &room).await.unwrap();
+                }
+            }
+            offsets
+        }));
+    }
+    let mut taken = Vec::new();
+    for task in tasks {
+        taken.extend(task.await.unwrap());
+    }
+    taken.sort_unstable();
+    // One whose ground was trimmed at once may be appended twice, and is gone from its first place.
+    assert!(taken.windows(2).all(|pair| pair[0] < pair[1]), "no offset was given twice");
+    let log = connect(&server, &database, keep("room", Keep { count: Some(3), age: None })).await;
+    let page = log.read(&room, ALL).await.unwrap();
+    let top = page.extent.top;
+    assert!(top >= 600 && taken.last() == Some(&top));
+    assert_eq!(offsets(&page), (top - 2..=top).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_old_is_neither_seen_nor_kept() {
+    let (server, database) = (server().await, database());
+    let room = channel("room:a");
+    let log = connect(&server, &database, keep("room", Keep { count: None, age: Some(HOUR) })).await;
+    for n in 1..=5 {
+        append(&*log, &room, sent_before(2 * HOUR, n)).await;
+    }
+    append(&*log, &room, sent_before(HOUR / 2, 6)).await;
+    // By a clock that is behind: it can't go before the one in front of it.
+    append(&*log, &room, sent_before(2 * HOUR, 7)).await;
+    append(&*log, &room, sent_before(Duration::ZERO, 8)).await;
+    let extent = log.extent(&room).await.unwrap();
+    assert_eq!((extent.first, extent.top), (6, 8));
+    assert_eq!(offsets(&log.read(&room, ALL).await.unwrap()), [6, 7, 8]);
+    sweep(&log).await;
+    assert_eq!(stored(&log).await, [5, 6, 7, 8], "what is kept stands on one more");
+    assert_eq!(offsets(&log.read(&room, ALL).await.unwrap()), [6, 7, 8]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_of_which_all_is_too_old_goes_on_behind_it() {
+    let (server, database) = (server().await, database());
+    let room = channel("room:a");
+    let log = connect(&server, &database, keep("room", Keep { count: None, age: Some(HOUR) })).await;
+    for n in 1..=5 {
+        append(&*log, &room, sent_before(2 * HOUR, n)).await;
+    }
+    for _ in 0..2 {
+        sweep(&log).await;
+    }
+    assert_eq!(stored(&log).await, [4, 5]);
+    let Extent { first, top, .. } = log.extent(&room).await.unwrap();
+    assert_eq!((first, top), (6, 5));
+    assert_eq!(offsets(&log.read(&room, ALL).await.unwrap()), [0; 0]);
+    let again = append(&*log, &room, sent_before(Duration::ZERO, 5)).await;
+    assert!(matches!(again, Appended::New { .. }) && again.cursor().offset == 6, "{again:?}");
+    assert_eq!(offsets(&log.read(&room, ALL).await.unwrap()), [6]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_longer_than_when_it_was_sent_expires_later() {
+    let (server, database) = (server().await, database());
+    let room = channel("room:a");
+    let short = connect(&server, &database, keep("room", Keep { count: None, age: Some(HOUR) })).await;
+    for n in 1..=3 {
+        append(&*short, &room, sent_before(2 * HOUR, n)).await;
+    }
+    short.close().await;
+    let long = connect(&server, &database, keep("room", Keep { count: None, age: Some(3 * HOUR) })).await;
+    sweep(&long).await;
+    assert_eq!(offsets(&long.read(&room, ALL).await.unwrap()), [1, 2, 3]);
+    let messages = long.store.messages.clone_with_type::<Document>();
+    let first = messages.find_one(doc! { "offset": 1 }).await.unwrap().unwrap();
+    let expire = first.get_datetime("expire").unwrap().timestamp_millis();
+    assert_eq!(expire - first.get_i64("time").unwrap(), 3 * HOUR.as_millis() as i64);
+}

@@ -1,0 +1,76 @@
+//! A wire that loses an answer, or holds a request back until nobody waits for it any more.
+
+use std::{sync::Arc, time::Instant};
+
+use xpush_test_servers::{Proxy, until};
+
+use super::{
+    failover::BOUND,
+    server::{connect, database, server},
+};
+use crate::log::{
+    Appended, KeepByNamespace, Log, LogError, MongoDb,
+    fixture::{append, channel, draft},
+};
+
+/// A log that reaches its server through the proxy.
+async fn connect_through(proxy: &Proxy, database: &str) -> Arc<MongoDb> {
+    let url = format!("mongodb://{}/?directConnection=true", proxy.address());
+    Arc::new(MongoDb::connect(&url, database, "default", KeepByNamespace::new()).await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_whose_answer_is_lost_is_found_and_new() {
+    let (server, database) = (server().await, database());
+    let proxy = Proxy::to(server.address(0)).await;
+    let log = connect_through(&proxy, &database).await;
+    let direct = connect(&server, &database, KeepByNamespace::new()).await;
+    let (room, other) = (channel("room:a"), channel("room:b"));
+    append(&*log, &room, draft("ann", 1)).await;
+    proxy.stall_downstream();
+    let pending = log.append(&room, draft("ann", 2)).await.unwrap();
+    until("the write to arrive", async || direct.extent(&room).await.unwrap().top == 2).await;
+    proxy.cut();
+    // When this one fails, the driver has given the other up too.
+    let refused = log.append(&other, draft("ann", 3)).await.unwrap().await;
+    assert!(matches!(refused, Err(LogError::Unavailable { .. })), "{refused:?}");
+    proxy.heal();
+    let appended = pending.await.unwrap();
+    assert!(matches!(appended, Appended::New { .. }) && appended.cursor().offset == 2, "{appended:?}");
+    assert_eq!(append(&*log, &room, draft("ann", 4)).await.cursor().offset, 3);
+    assert_eq!(direct.extent(&room).await.unwrap().top, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_comes_late_stands_once_or_not_at_all() {
+    let (server, database) = (server().await, database());
+    let proxy = Proxy::to(server.address(0)).await;
+    let log = connect_through(&proxy, &database).await;
+    let direct = connect(&server, &database, KeepByNamespace::new()).await;
+    let (taken, free) = (channel("room:taken"), channel("room:free"));
+    for room in [&taken, &free] {
+        append(&*log, room, draft("ann", 1)).await;
+    }
+    proxy.stall_upstream();
+    let begun = Instant::now();
+    let pending = [
+        log.append(&taken, draft("ann", 2)).await.unwrap(),
+        log.append(&free, draft("ann", 2)).await.unwrap(),
+    ];
+    for pending in pending {
+        let refused = pending.await;
+        assert!(matches!(refused, Err(LogError::Unavailable { .. })), "{refused:?}");
+    }
+    assert!(begun.elapsed() < BOUND);
+    assert_eq!(append(&*direct, &taken, draft("bob", 1)).await.cursor().offset, 2);
+    proxy.heal();
+    until("the late write", async || direct.extent(&free).await.unwrap().top == 2).await;
+    let retried = append(&*direct, &free, draft("ann", 2)).await;
+    assert!(matches!(retried, Appended::Duplicate(cursor) if cursor.offset == 2), "{retried:?}");
+    let retried = append(&*direct, &taken, draft("ann", 2)).await;
+    assert!(matches!(retried, Appended::New { .. }) && retried.cursor().offset == 3, "{retried:?}");
+    for room in [taken, free] {
+        let top = direct.extent(&room).await.unwrap().top;
+        assert_eq!(append(&*log, &room, draft("ann", 3)).await.cursor().offset, top + 1);
+    }
+}
