@@ -344,7 +344,7 @@ impl<D: Doors> Life<D> {
                 }
             }
             ServerFrame::Unsubscribed(unsubscribed) => {
-                self.unsubscribed(&unsubscribed.channel, unsubscribed.reason)
+                self.unsubscribed(&unsubscribed.channel, unsubscribed.reason);
             }
             ServerFrame::Refreshed(_) => self.refreshed(),
             ServerFrame::Error(error) => return self.error(error),
