@@ -51,6 +51,7 @@ fn judge(outcome: &Outcome) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes the whole machine for minutes: ./tests/run cluster"]
 async fn servers_that_die_stop_or_forget_cost_no_acknowledged_message() {
     let _alone = nodes::alone().await;
     let (mut redis, mut mongo, mut zookeeper) =
@@ -143,6 +144,7 @@ impl Lines {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes the whole machine for minutes: ./tests/run cluster"]
 async fn lines_that_are_cut_dead_one_way_or_slow_cost_no_acknowledged_message() {
     let _alone = nodes::alone().await;
     let (redis, mongo, zookeeper) = tokio::join!(Redis::start(), Mongo::start(1), ZooKeeper::start(1));

@@ -47,6 +47,7 @@ async fn look_all_up(http: &Client<HttpConnector, Full<Bytes>>, node: &Node) -> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes the whole machine for minutes: ./tests/run cluster"]
 async fn a_node_that_is_added_takes_its_share_and_a_rolling_restart_costs_nothing() {
     let _alone = nodes::alone().await;
     let (redis, mongo, zookeeper) = tokio::join!(Redis::start(), Mongo::start(3), ZooKeeper::start(3));

@@ -21,6 +21,7 @@ const DOWN: Duration = Duration::from_secs(4);
 const RECOVERED_WITHIN: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes the whole machine for minutes: ./tests/run cluster"]
 async fn a_node_that_is_killed_every_fifteen_seconds_costs_nothing() {
     let _alone = nodes::alone().await;
     let seed = u64::from(std::process::id());

@@ -50,6 +50,7 @@ impl Doors for Balanced {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes the whole machine for minutes: ./tests/run cluster"]
 async fn polls_that_go_round_the_nodes_bring_every_message_once() {
     let _alone = nodes::alone().await;
     let (redis, mongo, zookeeper) = tokio::join!(Redis::start(), Mongo::start(1), ZooKeeper::start(1));
