@@ -140,6 +140,11 @@ impl Session {
 
     /// A new token for the same user: what it no longer grants ends at once.
     async fn refresh(&mut self, command: Refresh) -> Result<ServerFrame, Refusal> {
+        if self.detached {
+            // The session's own connection would keep the rights that this answer says have ended.
+            let message = "a detached connection can't change the session's token; connect with the new one";
+            return Err(Refusal::new(ErrorCode::NotSupported, message));
+        }
         let rights = self.node.verify(&command.token)?;
         if rights.user() != self.user() {
             let message = "the new token is another user's; connect anew with it";

@@ -36,6 +36,19 @@ async fn rights_end_with_the_token_and_come_back_with_a_new_one() {
 }
 
 #[tokio::test]
+async fn a_detached_connection_does_not_answer_for_the_sessions_token() {
+    let node = TestNode::with(Options { anonymous: false, ..Options::default() });
+    let connect = Connect { token: Some(token("ann", "room:*", 60)), ..Connect::default() };
+    let ann = node.client_with(Codec::Json, connect.clone()).await.unwrap();
+    let beside = Connect { state: Some(ann.connected.state.clone()), detached: true, ..connect };
+    let mut beside = node.client_with(Codec::Json, beside).await.unwrap();
+    let narrower = token("ann", "room:b", 60);
+    let refused = beside.call(|id| ClientFrame::Refresh(Refresh { id, token: narrower })).await.unwrap_err();
+    assert_eq!(code(refused), ErrorCode::NotSupported);
+    beside.publish("room:a", 1).await.unwrap();
+}
+
+#[tokio::test]
 async fn nobody_comes_in_without_a_token_where_one_is_needed() {
     let node = TestNode::with(Options { anonymous: false, ..Options::default() });
     let refused = node.client_with(Codec::Json, Connect::default()).await.err().unwrap();
