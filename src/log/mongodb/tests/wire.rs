@@ -64,9 +64,9 @@ async fn a_write_that_comes_late_stands_once_or_not_at_all() {
     assert!(begun.elapsed() < BOUND);
     assert_eq!(append(&*direct, &taken, draft("bob", 1)).await.cursor().offset, 2);
     proxy.heal();
-    until("the late write", async || direct.extent(&free).await.unwrap().top == 2).await;
+    // Whether it was there first or comes yet or never: it has this one place.
     let retried = append(&*direct, &free, draft("ann", 2)).await;
-    assert!(matches!(retried, Appended::Duplicate(cursor) if cursor.offset == 2), "{retried:?}");
+    assert_eq!(retried.cursor().offset, 2, "{retried:?}");
     let retried = append(&*direct, &taken, draft("ann", 2)).await;
     assert!(matches!(retried, Appended::New { .. }) && retried.cursor().offset == 3, "{retried:?}");
     for room in [taken, free] {
