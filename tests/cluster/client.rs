@@ -29,9 +29,11 @@ use connection::Start;
 use life::Life;
 
 /// A node that is killed may be met while its socket still stands.
-const DIAL_DEADLINE: Duration = Duration::from_secs(3);
-/// Between two attempts, once every node was tried in vain.
-const PAUSE: Duration = Duration::from_millis(200);
+const DIAL_DEADLINE: Duration = Duration::from_secs(5);
+/// A pause is drawn from 0 to this, doubled at each failure (full jitter): clients that all come back at once would
+/// keep a busy node from letting any of them in.
+const PAUSE_FIRST: Duration = Duration::from_millis(250);
+const PAUSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The nodes, as a client can reach them.
 pub(crate) trait Doors: Send + Sync + 'static {
@@ -141,6 +143,8 @@ pub(crate) struct Stage<D> {
     pub(crate) phase: watch::Receiver<Phase>,
     /// Of a message's data.
     pub(crate) payload: usize,
+    /// A server that says nothing for so long is given up.
+    pub(crate) dead_after: Duration,
     pub(crate) token: SignToken,
     pub(crate) recoveries: Mutex<Vec<Recovery>>,
 }
@@ -152,7 +156,7 @@ pub(crate) async fn run<D: Doors>(stage: Arc<Stage<D>>, part: Part, view: Arc<Vi
     let life = Arc::new(tokio::sync::Mutex::new(Life::new(Arc::clone(&stage), part, view)));
     let mut phase = stage.phase.clone();
     let nodes = stage.doors.count();
-    let mut failures = 0;
+    let mut failures = 0_u32;
     while *phase.borrow_and_update() != Phase::End {
         let start = Start { life: Arc::clone(&life), phase: phase.clone() };
         let dialled = timeout(DIAL_DEADLINE, stage.doors.dial(node % nodes, via, codec, start)).await;
@@ -168,8 +172,8 @@ pub(crate) async fn run<D: Doors>(stage: Arc<Stage<D>>, part: Part, view: Arc<Vi
         }
         // Anywhere but there.
         node += 1 + random.below((nodes as u64 - 1).max(1)) as usize;
-        if failures >= nodes {
-            let pause = PAUSE / 2 + random.up_to(PAUSE);
+        if failures > 0 {
+            let pause = random.up_to((PAUSE_FIRST * (1 << failures.min(8))).min(PAUSE_LIMIT));
             // It ends sooner when the run does.
             let _ = timeout(pause, phase.wait_for(|phase| *phase == Phase::End)).await;
         }

@@ -1,11 +1,12 @@
 //! Whatever a node stands on may break while all clients publish: nothing is lost, doubled or out of order, and soon
 //! after it is mended the traffic is as before.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    runtime::Runtime,
     time::sleep,
 };
 use xpush_test_servers::{Mongo, Proxy, Redis, RedisSentinel, ZooKeeper};
@@ -105,12 +106,36 @@ async fn servers_that_die_stop_or_forget_cost_no_acknowledged_message() {
 }
 
 /// By hand: a set of Redis servers has no command of its own.
-async fn flush(primary: std::net::SocketAddr) {
+async fn flush(primary: SocketAddr) {
     let mut stream = TcpStream::connect(primary).await.unwrap();
     stream.write_all(b"FLUSHALL\r\n").await.unwrap();
     let mut answer = [0; 5];
     stream.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"+OK\r\n");
+}
+
+/// Where the lines run: not where the clients do, or a busy client would slow the lines down.
+struct Exchange(Option<Runtime>);
+
+impl Exchange {
+    fn new() -> Self {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        Self(Some(builder.worker_threads(1).enable_all().build().unwrap()))
+    }
+
+    async fn line(&self, target: SocketAddr) -> Proxy {
+        let runtime = self.0.as_ref().unwrap();
+        runtime.spawn(Proxy::to(target)).await.unwrap()
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // Whoever drops this may not wait.
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// The lines of one node to its servers.
@@ -121,11 +146,11 @@ struct Lines {
 }
 
 impl Lines {
-    async fn to(redis: &Redis, mongo: &Mongo, zookeeper: &ZooKeeper) -> Self {
+    async fn to(exchange: &Exchange, redis: &Redis, mongo: &Mongo, zookeeper: &ZooKeeper) -> Self {
         Self {
-            redis: Proxy::to(redis.address()).await,
-            mongodb: Proxy::to(mongo.address(0)).await,
-            zookeeper: Proxy::to(zookeeper.address(0)).await,
+            redis: exchange.line(redis.address()).await,
+            mongodb: exchange.line(mongo.address(0)).await,
+            zookeeper: exchange.line(zookeeper.address(0)).await,
         }
     }
 
@@ -148,9 +173,10 @@ impl Lines {
 async fn lines_that_are_cut_dead_one_way_or_slow_cost_no_acknowledged_message() {
     let _alone = nodes::alone().await;
     let (redis, mongo, zookeeper) = tokio::join!(Redis::start(), Mongo::start(1), ZooKeeper::start(1));
+    let exchange = Exchange::new();
     let mut lines = Vec::new();
     for _ in 0..3 {
-        lines.push(Lines::to(&redis, &mongo, &zookeeper).await);
+        lines.push(Lines::to(&exchange, &redis, &mongo, &zookeeper).await);
     }
     let shared: Vec<_> = lines.iter().map(Lines::shared).collect();
     let (_nodes, doors) = nodes::start(&shared).await;

@@ -8,7 +8,7 @@ use xpush_test_servers::{Mongo, Redis, ZooKeeper};
 
 use crate::{
     load,
-    measure::{Away, Times},
+    measure::{self, Away, Times},
     nodes::{self, Node, Shared},
     random::Random,
 };
@@ -45,10 +45,11 @@ async fn a_node_that_is_killed_every_fifteen_seconds_costs_nothing() {
     }
     sleep_until(end).await;
     let cpu: Vec<_> = nodes.iter().map(Node::cpu).collect();
+    let clients = measure::cpu(std::process::id());
     let outcome = running.finish().await;
     let away = Away::of(outcome.recoveries.iter());
     println!("{kills} kills; {}\n{}\n{away}", outcome.report, Times::of(&outcome.records));
-    println!("processor seconds of the nodes since their last start: {cpu:.1?}");
+    println!("processor seconds: clients {clients:.1}, nodes since their last start {cpu:.1?}");
     outcome.report.assert_clean();
     assert_eq!(outcome.report.unknown, 0, "{}", outcome.report);
     assert!(kills > 0 && away.count() > 0, "{away}");

@@ -21,7 +21,7 @@ use tokio::{
 use xpush::client::{Server, Via, Visit};
 use xpush_protocol::Codec;
 
-use crate::{client::Doors, harness};
+use crate::{client::Doors, harness, measure};
 
 /// Generous: what has to happen happens within this time, on a machine that does other things too.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -150,13 +150,9 @@ impl Node {
         format!("http://{}", self.http)
     }
 
-    /// Seconds of processor time that it took so far.
+    /// Seconds of processor time that it took since its last start.
     pub(crate) fn cpu(&self) -> f64 {
-        let Some(child) = &self.child else { return 0.0 };
-        let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let ticks: f64 = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
-        ticks / 100.0
+        self.child.as_ref().map_or(0.0, |child| measure::cpu(child.id()))
     }
 
     fn stderr_path(&self) -> PathBuf {

@@ -30,6 +30,7 @@ fn workload(seed: u64) -> Workload {
         listens: 3,
         rate: 300.0,
         payload: 40,
+        dead_after: Duration::from_millis(1200),
         wires: vec![(Via::Websocket, Codec::Json)],
         losing_rights: 4,
         tamper: Tamper::None,

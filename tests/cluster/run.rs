@@ -43,6 +43,8 @@ pub(crate) struct Workload {
     /// Messages a second, of all clients.
     pub(crate) rate: f64,
     pub(crate) payload: usize,
+    /// A server that says nothing for so long is given up.
+    pub(crate) dead_after: Duration,
     /// Which wire the clients use, in turn.
     pub(crate) wires: Vec<(Via, Codec)>,
     /// One client in so many loses a right now and then; 0: none does.
@@ -117,6 +119,7 @@ impl Workload {
             history: History::new(self.streams()),
             phase: watched,
             payload: self.payload,
+            dead_after: self.dead_after,
             token: self.token,
             recoveries: Mutex::default(),
         });

@@ -16,12 +16,12 @@ use super::{
     life::{Life, Turn},
 };
 
-/// A server that says nothing for so long is asked whether it is there,
-const ASK_AFTER: Duration = Duration::from_millis(400);
-/// and is given up after so long: wires without a connection to break tell nothing of a node that was killed.
-const DEAD_AFTER: Duration = Duration::from_millis(1200);
+/// A client that has nothing to say asks a silent server three times before it gives it up.
+const QUESTIONS: u32 = 3;
 /// What is sent beside a hanging poll goes one request after the other, and each waits for its answer.
 const DEAD_AFTER_POLLS: Duration = Duration::from_secs(4);
+/// Until a client is live it has nothing to lose, and the node much to do.
+const DEAD_AT_DOOR: Duration = Duration::from_secs(6);
 /// Batches that wait for the wire.
 const WRITES_CAPACITY: usize = 8;
 /// Before what found no place there is tried again.
@@ -66,7 +66,10 @@ async fn drive<D: Doors>(
     let (peer, mut reader, mut writer) = connection.split();
     let codec = peer.codec.unwrap_or(Codec::Json);
     let ordered = !matches!(peer.kind, TransportKind::Quic | TransportKind::WebTransport);
-    let dead_after = if peer.kind == TransportKind::LongPoll { DEAD_AFTER_POLLS } else { DEAD_AFTER };
+    let dead_after = life.stage.dead_after;
+    let dead_after =
+        if peer.kind == TransportKind::LongPoll { dead_after.max(DEAD_AFTER_POLLS) } else { dead_after };
+    let ask_after = dead_after / QUESTIONS;
     let outgoing = |frame: &ClientFrame| Outgoing { bytes: codec.encode(frame), lane: Lane::Control };
     // Beside the reading: a wire that takes nothing must not keep what comes from being taken.
     let (writes, mut to_write) = mpsc::channel::<Vec<Outgoing>>(WRITES_CAPACITY);
@@ -94,12 +97,13 @@ async fn drive<D: Doors>(
             return Ended::Drained;
         }
         was_live |= life.is_live();
+        let dead_after = if was_live { dead_after } else { DEAD_AT_DOOR };
         batch.extend(life.due(now).iter().map(outgoing));
         let silence = life.last_heard.elapsed();
         if silence >= dead_after {
             return Ended::Lost { was_live };
         }
-        if silence >= ASK_AFTER && !asked {
+        if silence >= ask_after && !asked {
             asked = true;
             batch.push(outgoing(&Life::<D>::ping()));
         }
@@ -108,7 +112,7 @@ async fn drive<D: Doors>(
         {
             place.send(std::mem::take(&mut batch));
         }
-        let silent_at = life.last_heard + if asked { dead_after } else { ASK_AFTER };
+        let silent_at = life.last_heard + if asked { dead_after } else { ask_after };
         let mut due = life.next_due().min(silent_at).min(leave_at.unwrap_or(silent_at));
         if !batch.is_empty() {
             due = due.min(Instant::now() + WRITE_PAUSE);
