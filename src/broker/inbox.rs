@@ -66,7 +66,7 @@ impl Inbox {
     pub fn receive(&self, carried: Carried) -> Vec<Carried> {
         match carried {
             Carried::Publication { channel, epoch, publication } => {
-                self.channels.deliver(&channel, epoch, &publication);
+                self.channels.deliver_told(&channel, epoch, &publication);
             }
             Carried::Top { channel, cursor } => {
                 if let Some(channel) = self.channels.get(&channel) {

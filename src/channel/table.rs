@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use xpush_protocol::{ChannelName, Epoch, ServerFrame};
+use xpush_protocol::{ChannelName, Cursor, Epoch, ServerFrame};
 
 use super::{Channel, SubscriberKey};
 use crate::{log::Log, namespace::Policy, publication::Publication};
@@ -67,6 +67,14 @@ impl Channels {
     /// Hands a publication to the channel, if somebody here is subscribed to it.
     pub fn deliver(&self, name: &ChannelName, epoch: Epoch, publication: &Arc<Publication>) {
         if let Some(channel) = self.get(name) {
+            channel.deliver(epoch, publication);
+        }
+    }
+
+    /// As `deliver`, for what another node appended.
+    pub fn deliver_told(&self, name: &ChannelName, epoch: Epoch, publication: &Arc<Publication>) {
+        if let Some(channel) = self.get(name) {
+            channel.log().told(name, Cursor { epoch, offset: publication.offset });
             channel.deliver(epoch, publication);
         }
     }

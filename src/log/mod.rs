@@ -49,6 +49,10 @@ pub trait Log: Send + Sync + 'static {
         false
     }
 
+    /// Another node appended up to there, as it said. A hint, which may be wrong: who knows that its own knowledge of
+    /// a channel is old need not find it out by being refused.
+    fn told(&self, _channel: &ChannelName, _top: Cursor) {}
+
     /// A page of what is there, and what that is part of. Never more than the log has made durable.
     fn read<'a>(&'a self, channel: &'a ChannelName, query: Query) -> BoxFuture<'a, Result<Page, LogError>>;
 

@@ -30,7 +30,7 @@ use xpush_protocol::{ChannelName, Cursor, Epoch};
 #[cfg(test)]
 pub(super) use self::tests::open;
 use self::{
-    line::{APPEND_LIMIT, Line, Request},
+    line::{APPEND_LIMIT, Line, Request, Tops},
     read::TOPS,
     retention::Due,
     store::Store,
@@ -49,6 +49,8 @@ const APPEND_BYTES: usize = 512;
 pub struct MongoDb {
     store: Arc<Store>,
     requests: mpsc::Sender<Request>,
+    /// Shared with the line.
+    tops: Arc<Tops>,
     /// The places in the line, in bytes.
     places: Arc<Semaphore>,
     tasks: Mutex<Option<Tasks>>,
@@ -71,17 +73,17 @@ impl MongoDb {
         keep: KeepByNamespace,
     ) -> Result<Self, LogError> {
         let store = Arc::new(Store::open(url, database, app, keep).await?);
-        let due = Arc::new(Due::default());
+        let (due, tops) = (Arc::new(Due::default()), Arc::new(Tops::default()));
         // A place takes APPEND_BYTES at least, so all who have one fit in, and `Close` beside them.
         let (requests, line) = mpsc::channel(LINE_BYTES / APPEND_BYTES + 1);
         let token = CancellationToken::new();
         let tasks = Tasks {
-            line: tokio::spawn(Line::new(store.clone(), due.clone(), line).run()),
+            line: tokio::spawn(Line::new(store.clone(), due.clone(), tops.clone(), line).run()),
             retention: tokio::spawn(retention::run(store.clone(), due, token.clone())),
             retaining: token.drop_guard(),
         };
         let places = Arc::new(Semaphore::new(LINE_BYTES));
-        Ok(Self { store, requests, places, tasks: Mutex::new(Some(tasks)) })
+        Ok(Self { store, requests, tops, places, tasks: Mutex::new(Some(tasks)) })
     }
 
     #[must_use]
@@ -125,6 +127,12 @@ impl Log for MongoDb {
         draft: Draft,
     ) -> BoxFuture<'a, Result<Pending, LogError>> {
         self.put_in_line(channel, draft).boxed()
+    }
+
+    fn told(&self, channel: &ChannelName, top: Cursor) {
+        if top.epoch == self.store.epoch {
+            self.tops.told(channel, top.offset);
+        }
     }
 
     fn read<'a>(&'a self, channel: &'a ChannelName, query: Query) -> BoxFuture<'a, Result<Page, LogError>> {
