@@ -130,6 +130,7 @@ impl View {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Recovery {
     pub(crate) at: Duration,
+    pub(crate) via: Via,
     /// From the last frame that came until all channels were there again.
     pub(crate) took: Duration,
     /// It was asked to go.

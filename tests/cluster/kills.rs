@@ -49,6 +49,7 @@ async fn a_node_that_is_killed_every_fifteen_seconds_costs_nothing() {
     let outcome = running.finish().await;
     let away = Away::of(outcome.recoveries.iter());
     println!("{kills} kills; {}\n{}\n{away}", outcome.report, Times::of(&outcome.records));
+    println!("{}", Away::by_wire(&outcome.recoveries));
     println!("processor seconds: clients {clients:.1}, nodes since their last start {cpu:.1?}");
     outcome.report.assert_clean();
     assert_eq!(outcome.report.unknown, 0, "{}", outcome.report);

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use xpush::client::Via;
+
 use crate::{
     client::Recovery,
     history::{Event, Message, Record},
@@ -134,6 +136,13 @@ impl Away {
         let mut took: Vec<_> = recoveries.map(|recovery| recovery.took).collect();
         took.sort_unstable();
         Self(took)
+    }
+
+    /// Of each wire by itself.
+    pub(crate) fn by_wire(recoveries: &[Recovery]) -> String {
+        let of = |via| Self::of(recoveries.iter().filter(|recovery| recovery.via == via));
+        let wires = [Via::Quic, Via::Webtransport, Via::Websocket, Via::Longpoll];
+        wires.map(|via| format!("{via:?}: {}", of(via))).join("\n")
     }
 
     pub(crate) fn count(&self) -> usize {

@@ -380,7 +380,8 @@ impl<D: Doors> Life<D> {
         }
         self.view.live.store(true, Ordering::Relaxed);
         if let Some((since, drained)) = self.interrupted.take() {
-            let recovery = Recovery { at: self.stage.history.now(), took: since.elapsed(), drained };
+            let recovery =
+                Recovery { at: self.stage.history.now(), via: self.part.via, took: since.elapsed(), drained };
             let mut recoveries =
                 self.stage.recoveries.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             recoveries.push(recovery);

@@ -20,6 +20,7 @@ use super::{
     datagram::{self, Packer},
     frames::{Batch, Chunks, Frames, NoFrame},
     lanes::STREAMS,
+    socket,
 };
 use crate::{
     CLOSE_DEADLINE, Closed, Farewell, Lane, Outgoing, Peer, Settings, patience::Patience, tls::TrustError,
@@ -57,8 +58,8 @@ pub enum DialError {
 /// A socket that many connections share: each costs some megabytes of receive buffer.
 pub(crate) fn endpoint() -> Result<quinn::Endpoint, DialError> {
     // An IPv6 socket reaches both; a machine without IPv6 has none.
-    quinn::Endpoint::client(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)))
-        .or_else(|_| quinn::Endpoint::client(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))
+    socket::endpoint(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)), None)
+        .or_else(|_| socket::endpoint(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), None))
         .map_err(DialError::Socket)
 }
 

@@ -14,6 +14,7 @@ mod driver;
 mod frames;
 pub(crate) mod halves;
 mod lanes;
+mod socket;
 pub(crate) mod tuning;
 
 use std::{io, net::SocketAddr, sync::Arc};
@@ -74,7 +75,7 @@ pub fn bind(
         io::ErrorKind::AddrInUse => BindError::Taken(address),
         _ => BindError::Io { address, source },
     };
-    let endpoint = quinn::Endpoint::server(config, address).map_err(failed)?;
+    let endpoint = socket::endpoint(address, Some(config)).map_err(failed)?;
     let local_addr = endpoint.local_addr().map_err(failed)?;
     let (raw, accepted) = mpsc::channel(BACKLOG);
     let quic = quic::Listener::new(accepted, cancel.clone());
