@@ -50,7 +50,7 @@ async fn look_all_up(http: &Client<HttpConnector, Full<Bytes>>, node: &Node) -> 
 #[ignore = "takes the whole machine for minutes: ./tests/run cluster"]
 async fn a_node_that_is_added_takes_its_share_and_a_rolling_restart_costs_nothing() {
     let _alone = nodes::alone().await;
-    let (redis, mongo, zookeeper) = tokio::join!(Redis::start(), Mongo::start(3), ZooKeeper::start(3));
+    let (redis, mongo, zookeeper) = tokio::join!(Redis::start(), Mongo::start(1), ZooKeeper::start(1));
     let shared = Shared { redis: redis.url(), mongodb: mongo.url(), zookeeper: zookeeper.connect_string() };
     let (mut nodes, doors) = nodes::start(&[shared.clone(), shared.clone(), shared.clone()]).await;
     let running = load::workload(u64::from(std::process::id())).start(doors.clone()).await;

@@ -26,7 +26,7 @@ async fn a_node_that_is_killed_every_fifteen_seconds_costs_nothing() {
     let _alone = nodes::alone().await;
     let seed = u64::from(std::process::id());
     let mut random = Random(seed);
-    let (redis, mongo, zookeeper) = tokio::join!(Redis::start(), Mongo::start(3), ZooKeeper::start(3));
+    let (redis, mongo, zookeeper) = tokio::join!(Redis::start(), Mongo::start(1), ZooKeeper::start(1));
     let shared = Shared { redis: redis.url(), mongodb: mongo.url(), zookeeper: zookeeper.connect_string() };
     let (mut nodes, doors) = nodes::start(&[shared.clone(), shared.clone(), shared]).await;
     let running = load::workload(seed).start(doors).await;
