@@ -314,10 +314,12 @@ impl Node {
         self.sessions.attach(entering);
         let of_session = self.broker.listen(Topic::Session(session.clone()));
         let of_user = user.map(|user| self.broker.listen(Topic::User(user.clone())));
-        of_session.await;
-        if let Some(of_user) = of_user {
-            of_user.await;
-        }
+        let of_user = async {
+            if let Some(of_user) = of_user {
+                of_user.await;
+            }
+        };
+        tokio::join!(of_session, of_user);
         if known {
             // Where it can't be told, the older connection ends by itself, when its wire does.
             let _ = self.broker.publish(Carried::Taken(Taken { session: session.clone(), generation })).await;

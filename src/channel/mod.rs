@@ -5,6 +5,7 @@
 //! out: a subscriber that is behind reads on from the log (`session::outbox`).
 
 mod encoded;
+mod ring;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -23,11 +24,12 @@ pub use encoded::Encoded;
 pub use table::Channels;
 pub(crate) use table::PRESENCE_EVENTS_LIMIT;
 
+use self::ring::{Memory, Ring};
 use crate::{
-    log::{From, Log, LogError, Query},
-    namespace::Policy,
+    log::{Extent, From, Log, LogError, Page, Query},
+    namespace::{Policy, Retention},
     publication::Publication,
-    session::{DeliveryKey, Outbox},
+    session::{DeliveryKey, Outbox, now},
 };
 
 /// Publications that came before their turn and wait for the ones between. Beyond it the newest are dropped: the
@@ -51,6 +53,8 @@ pub struct Channel {
 struct State {
     /// Behind the last publication that was handed out. `None` until the log was asked.
     delivered: Option<Cursor>,
+    /// The last publications that were handed out, up to `delivered`.
+    ring: Ring,
     /// The epoch changed while somebody listened: from then on every publication says its own, since the
     /// subscriptions began with different ones.
     epoch_told: bool,
@@ -91,10 +95,11 @@ struct Subscriber {
 pub struct SubscriberKey(usize);
 
 impl Channel {
-    fn new(name: ChannelName, policy: Policy, log: Arc<dyn Log>) -> Self {
+    fn new(name: ChannelName, policy: Policy, log: Arc<dyn Log>, memory: Memory) -> Self {
         let number = lane_number(&name);
         let lane = if policy.retention.is_ephemeral() { Lane::Ephemeral(number) } else { Lane::Live(number) };
-        Self { name, policy, log, lane, state: Mutex::default(), loaded: OnceCell::new() }
+        let state = Mutex::new(State { ring: Ring::new(memory), ..State::default() });
+        Self { name, policy, log, lane, state, loaded: OnceCell::new() }
     }
 
     #[must_use]
@@ -117,6 +122,59 @@ impl Channel {
         self.load().await?;
         // `load` set it; the fallback is a channel that was never written to.
         Ok(self.state().delivered.unwrap_or(Cursor { epoch: Epoch(0), offset: 0 }))
+    }
+
+    /// The extent, as far as it matters to who stands at this cursor: from here if nothing is missing here, else from
+    /// the log.
+    pub(crate) async fn extent_at(&self, cursor: Cursor) -> Result<Extent, LogError> {
+        match self.recent(cursor, Query { from: From::After(cursor.offset), limit: 0, bytes: 0 }) {
+            Some(page) => Ok(page.extent),
+            None => self.log.extent(&self.name).await,
+        }
+    }
+
+    /// What is behind this cursor, `query.from` being its offset: from here if nothing is missing here, else from the
+    /// log.
+    pub(crate) async fn read_behind(&self, cursor: Cursor, query: Query) -> Result<Page, LogError> {
+        match self.recent(cursor, query) {
+            Some(page) => Ok(page),
+            None => self.log.read(&self.name, query).await,
+        }
+    }
+
+    /// What was handed out here lately, if it reaches back to this cursor, and to what is to be kept. Only a durable
+    /// log's offsets mean the same for good.
+    fn recent(&self, cursor: Cursor, query: Query) -> Option<Page> {
+        let Retention::Durable { keep } = self.policy.retention else { return None };
+        let state = self.state();
+        let delivered = state.delivered?;
+        if cursor.epoch != delivered.epoch || cursor.offset > delivered.offset {
+            return None;
+        }
+        let extent = Extent { epoch: delivered.epoch, first: cursor.offset + 1, top: delivered.offset };
+        let mut publications = Vec::new();
+        if cursor.offset == delivered.offset {
+            return Some(Page { extent, publications });
+        }
+        if keep.count.is_some_and(|count| cursor.offset + count < delivered.offset) {
+            return None;
+        }
+        let mut behind = state.ring.after(cursor.offset)?.peekable();
+        if let (Some(age), Some(oldest)) = (keep.age, behind.peek())
+            && oldest.time.saturating_add(age.as_millis() as u64) <= now()
+        {
+            return None;
+        }
+        let mut room = query.bytes;
+        for publication in behind.take(query.limit) {
+            let len = publication.payload.len();
+            if len > room && !publications.is_empty() {
+                break;
+            }
+            room = room.saturating_sub(len);
+            publications.push(Arc::clone(publication));
+        }
+        Some(Page { extent, publications })
     }
 
     /// Asks the log where the channel stands. What arrives meanwhile waits in `early`: the channel is in the table
@@ -276,6 +334,7 @@ impl Channel {
     fn hand_out(&self, state: &mut State, epoch: Epoch, publication: &Arc<Publication>) {
         let offset = publication.offset;
         state.delivered = Some(Cursor { epoch, offset });
+        state.ring.push(publication);
         if state.subscribers.is_empty() {
             return;
         }
@@ -309,6 +368,7 @@ impl Channel {
     fn change_epoch(&self, state: &mut State, now: Cursor) {
         state.epoch_told |= state.delivered.is_some_and(|before| before.epoch != now.epoch);
         state.delivered = Some(now);
+        state.ring.clear();
         state.early.clear();
         state.turned_away = 0;
         state.doubted = false;

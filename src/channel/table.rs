@@ -8,7 +8,7 @@ use std::{
 
 use xpush_protocol::{ChannelName, Cursor, Epoch, ServerFrame};
 
-use super::{Channel, SubscriberKey};
+use super::{Channel, SubscriberKey, ring::Memory};
 use crate::{log::Log, namespace::Policy, publication::Publication};
 
 /// A power of two: two cores seldom want the same shard.
@@ -23,11 +23,16 @@ type Shard = HashMap<ChannelName, Arc<Channel>>;
 pub struct Channels {
     shards: Vec<Mutex<Shard>>,
     hasher: RandomState,
+    memory: Memory,
 }
 
 impl Default for Channels {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            memory: Memory::default(),
+        }
     }
 }
 
@@ -47,9 +52,9 @@ impl Channels {
         join: impl FnOnce(&Arc<Channel>) -> SubscriberKey,
     ) -> (Arc<Channel>, SubscriberKey) {
         let mut shard = self.shard(name);
-        let channel = shard
-            .entry(name.clone())
-            .or_insert_with(|| Arc::new(Channel::new(name.clone(), *policy, Arc::clone(log))));
+        let channel = shard.entry(name.clone()).or_insert_with(|| {
+            Arc::new(Channel::new(name.clone(), *policy, Arc::clone(log), self.memory.clone()))
+        });
         let key = join(channel);
         (Arc::clone(channel), key)
     }

@@ -8,8 +8,8 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 
 use super::*;
 use crate::{
-    log::{Capacity, Extent, Memory, Page, Pending},
-    namespace::Retention,
+    channel::ring::Memory as RingMemory,
+    log::{Appended, Capacity, Keep, Memory, Pending},
     publication::{Draft, Publisher},
 };
 
@@ -27,6 +27,19 @@ impl Losable {
 
     fn lose(&self) {
         *self.memory() = Self::fresh();
+    }
+
+    fn append_one(&self, channel: &ChannelName, time: u64) -> Appended {
+        let draft = Draft {
+            publisher: Publisher::backend("b"),
+            message_id: xpush_protocol::MessageId::random(),
+            event: xpush_protocol::EventName::default(),
+            payload: xpush_protocol::Payload::Json(xpush_protocol::Json::parse("1").unwrap()),
+            user: None,
+            time,
+        };
+        let pending = self.memory().append(channel, draft).now_or_never().unwrap().unwrap();
+        pending.now_or_never().unwrap().unwrap()
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -56,19 +69,8 @@ async fn publications_say_their_epoch_once_it_changed_under_the_channel() {
     let retention = Retention::Recent { size: 10, ttl: Duration::from_secs(60) };
     let policy = Policy { retention, presence: false, history: false };
     let name: ChannelName = "live:a".parse().unwrap();
-    let channel = Channel::new(name.clone(), policy, Arc::clone(&log) as Arc<dyn Log>);
-    let append = || {
-        let draft = Draft {
-            publisher: Publisher::backend("b"),
-            message_id: xpush_protocol::MessageId::random(),
-            event: xpush_protocol::EventName::default(),
-            payload: xpush_protocol::Payload::Json(xpush_protocol::Json::parse("1").unwrap()),
-            user: None,
-            time: 0,
-        };
-        let pending = log.memory().append(&name, draft).now_or_never().unwrap().unwrap();
-        pending.now_or_never().unwrap().unwrap()
-    };
+    let channel = Channel::new(name.clone(), policy, Arc::clone(&log) as Arc<dyn Log>, RingMemory::default());
+    let append = || log.append_one(&name, 0);
     let first = append().cursor();
     assert_eq!(channel.delivered().await.unwrap(), first);
     assert_eq!(channel.told_epoch(first.epoch), None);
@@ -87,11 +89,58 @@ async fn publications_say_their_epoch_once_it_changed_under_the_channel() {
 async fn a_page_of_a_new_epoch_says_it_before_the_channel_has_heard() {
     let log: Arc<dyn Log> = Arc::new(Losable::new());
     let policy = Policy { retention: Retention::None, presence: false, history: false };
-    let channel = Channel::new("live:a".parse().unwrap(), policy, log);
+    let channel = Channel::new("live:a".parse().unwrap(), policy, log, RingMemory::default());
     let begun = channel.delivered().await.unwrap().epoch;
     assert_eq!(channel.told_epoch(begun), None);
     let another = Epoch(begun.0 ^ 1);
     assert_eq!(channel.told_epoch(another), Some(another));
     // Whoever began before has to tell the two apart from now on.
     assert_eq!(channel.told_epoch(begun), Some(begun));
+}
+
+/// A durable channel with three publications handed out, whose log is lost then: what it still gives comes from here.
+async fn handed_out(keep: Keep, time: u64) -> (Channel, Cursor) {
+    let log = Arc::new(Losable::new());
+    let policy = Policy { retention: Retention::Durable { keep }, presence: false, history: true };
+    let name: ChannelName = "room:a".parse().unwrap();
+    let channel = Channel::new(name.clone(), policy, Arc::clone(&log) as Arc<dyn Log>, RingMemory::default());
+    let begun = channel.delivered().await.unwrap();
+    for _ in 0..3 {
+        let Appended::New { epoch, publication } = log.append_one(&name, time) else {
+            panic!("each has an id of its own")
+        };
+        channel.deliver(epoch, &publication);
+    }
+    log.lose();
+    (channel, begun)
+}
+
+async fn offsets_behind(channel: &Channel, cursor: Cursor) -> Vec<u64> {
+    let query = Query { from: From::After(cursor.offset), limit: 10, bytes: 1 << 20 };
+    let page = channel.read_behind(cursor, query).await.unwrap();
+    page.publications.iter().map(|publication| publication.offset).collect()
+}
+
+#[tokio::test]
+async fn who_missed_little_reads_it_from_the_channel() {
+    let (channel, begun) = handed_out(Keep::default(), 0).await;
+    let at = |offset| Cursor { offset, ..begun };
+    assert_eq!(offsets_behind(&channel, begun).await, [1, 2, 3]);
+    assert_eq!(offsets_behind(&channel, at(2)).await, [3]);
+    assert_eq!(offsets_behind(&channel, at(3)).await, [0; 0]);
+    assert_eq!(channel.extent_at(at(1)).await.unwrap().top, 3);
+    let another = Cursor { epoch: Epoch(begun.epoch.0 ^ 1), offset: 1 };
+    assert_eq!(offsets_behind(&channel, another).await, [0; 0], "only the log knows of another epoch");
+}
+
+#[tokio::test]
+async fn what_is_not_to_be_kept_is_not_given_from_the_channel_either() {
+    let (channel, begun) = handed_out(Keep { count: Some(2), age: None }, 0).await;
+    assert_eq!(offsets_behind(&channel, begun).await, [0; 0]);
+    assert_eq!(offsets_behind(&channel, Cursor { offset: 1, ..begun }).await, [2, 3]);
+    let an_hour = Keep { count: None, age: Some(Duration::from_secs(3600)) };
+    let (channel, begun) = handed_out(an_hour, now()).await;
+    assert_eq!(offsets_behind(&channel, begun).await, [1, 2, 3]);
+    let (channel, begun) = handed_out(an_hour, now() - 3_600_000).await;
+    assert_eq!(offsets_behind(&channel, begun).await, [0; 0]);
 }

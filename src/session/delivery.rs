@@ -64,11 +64,8 @@ async fn catch_up(
 ) -> (ChannelName, Cursor) {
     let Behind { key, channel, mut cursor, tell } = behind;
     let name = channel.name();
-    let page = match channel
-        .log()
-        .read(name, Query { from: From::After(cursor.offset), ..CATCH_UP_PAGE })
-        .await
-    {
+    let query = Query { from: From::After(cursor.offset), ..CATCH_UP_PAGE };
+    let page = match channel.read_behind(cursor, query).await {
         Ok(page) => page,
         Err(error) => {
             warn!(channel = %name, %error, "a subscription that is behind can't be read from the log, and ends");

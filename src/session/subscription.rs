@@ -182,7 +182,10 @@ async fn start(channel: &Channel, wanted: Option<Cursor>, last: Option<u32>) -> 
     if wanted.is_none() && last.is_none() {
         return Ok(Start { cursor: delivered, top: delivered.offset, gap: None });
     }
-    let mut extent = channel.log().extent(channel.name()).await?;
+    let mut extent = match wanted {
+        Some(wanted) => channel.extent_at(wanted).await?,
+        None => channel.log().extent(channel.name()).await?,
+    };
     if wanted.is_some_and(|wanted| is_ahead(wanted, extent)) {
         extent = channel.log().confirm(channel.name()).await?;
     }
