@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep_until};
 use xpush_test_servers::{Mongo, Redis, ZooKeeper};
 
 use crate::{
+    client::Recovery,
     load,
     measure::{self, Away, Times},
     nodes::{self, Node, Shared},
@@ -50,6 +51,10 @@ async fn a_node_that_is_killed_every_fifteen_seconds_costs_nothing() {
     let away = Away::of(outcome.recoveries.iter());
     println!("{kills} kills; {}\n{}\n{away}", outcome.report, Times::of(&outcome.records));
     println!("{}", Away::by_wire(&outcome.recoveries));
+    for minute in 0..load::seconds().as_secs().div_ceil(60) {
+        let in_minute = |recovery: &&Recovery| recovery.at.as_secs() / 60 == minute;
+        println!("minute {}: {}", minute + 1, Away::of(outcome.recoveries.iter().filter(in_minute)));
+    }
     println!("processor seconds: clients {clients:.1}, nodes since their last start {cpu:.1?}");
     outcome.report.assert_clean();
     assert_eq!(outcome.report.unknown, 0, "{}", outcome.report);
