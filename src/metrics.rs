@@ -22,6 +22,7 @@ pub struct Metrics {
     connections: Family<Wire, Gauge>,
     connected: Family<Wire, Counter>,
     publications: Counter,
+    routed: Counter,
     append_failures: Counter,
     append_seconds: Histogram,
     deliveries: Counter,
@@ -52,6 +53,8 @@ impl Default for Metrics {
         registry.register("connected", "Connections that were accepted", connected.clone());
         let publications = Counter::default();
         registry.register("publications", "Publications that the log took", publications.clone());
+        let routed = Counter::default();
+        registry.register("routed", "Publications that another node appended for this one", routed.clone());
         let append_failures = Counter::default();
         registry.register(
             "append_failures",
@@ -80,6 +83,7 @@ impl Default for Metrics {
             connections,
             connected,
             publications,
+            routed,
             append_failures,
             append_seconds,
             deliveries,
@@ -103,6 +107,11 @@ impl Metrics {
     pub fn appended(&self, took: Duration) {
         self.publications.inc();
         self.append_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Another node appended it: that one counts it among the publications.
+    pub fn routed(&self) {
+        self.routed.inc();
     }
 
     /// Notes what the backends said.

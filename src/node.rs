@@ -1,7 +1,8 @@
 //! One node: what all sessions and the HTTP API of this process share, and the way of a publication through it.
 //!
 //! `announce` tells the other nodes what was appended here, `history` reads the logs for who asks, `lookup` says which
-//! node a client should use, `health` asks how the backends are, `tend` looks after what nobody waits for.
+//! node a client should use, `route` has a channel in which many nodes append appended to by one, `health` asks how the
+//! backends are, `tend` looks after what nobody waits for.
 //!
 //! Invariant: it knows backends by their traits only; who wires them is `main.rs`.
 
@@ -9,6 +10,7 @@ mod announce;
 mod health;
 mod history;
 mod lookup;
+mod route;
 mod tend;
 
 use std::{
@@ -35,6 +37,7 @@ use xpush_protocol::{
 use announce::Untold;
 pub use health::Health;
 pub use history::HistoryQuery;
+use route::Routes;
 
 use crate::{
     auth::{ApiKey, Auth, Backend, Rights, SessionState},
@@ -112,6 +115,7 @@ pub struct Node {
     /// subscribers have not.
     publishing: TaskTracker,
     untold: Untold,
+    routes: Routes,
     draining: AtomicBool,
     /// An operator wants this node to leave.
     leaving: CancellationToken,
@@ -144,6 +148,7 @@ impl Node {
             rates,
             publishing: TaskTracker::new(),
             untold: Untold::default(),
+            routes: Routes::default(),
             draining: AtomicBool::new(false),
             leaving: CancellationToken::new(),
         })
@@ -179,6 +184,20 @@ impl Node {
                 format!("the data has {} bytes, {} are allowed", draft.payload.len(), self.limits.data);
             return Err(Refusal::new(ErrorCode::TooLarge, message));
         }
+        if matches!(policy.retention, Retention::Durable { .. }) && self.is_in_cluster() {
+            return self.publish_routed(policy, channel, draft).await;
+        }
+        self.publish_here(policy, channel, draft, ()).await
+    }
+
+    /// Has this node append it. `until_appended` is dropped once the log has answered.
+    async fn publish_here(
+        self: &Arc<Self>,
+        policy: &Policy,
+        channel: &ChannelName,
+        draft: Draft,
+        until_appended: impl Send + 'static,
+    ) -> Result<Publishing, Refusal> {
         let began = Instant::now();
         let log = self.log(policy);
         let carried = log.carries();
@@ -189,9 +208,11 @@ impl Node {
             let published = node.published(channel, began, appended, carried).await;
             return Ok(ready(published).boxed());
         }
-        let task = self
-            .publishing
-            .spawn(async move { node.published(channel, began, pending.await, carried).await });
+        let task = self.publishing.spawn(async move {
+            let appended = pending.await;
+            drop(until_appended);
+            node.published(channel, began, appended, carried).await
+        });
         let lost =
             |error| Refusal::new(ErrorCode::Internal, format!("the publish was not finished: {error}"));
         Ok(async move { task.await.unwrap_or_else(|error| Err(lost(error))) }.boxed())
@@ -268,7 +289,7 @@ impl Node {
     }
 
     async fn send_elsewhere(&self, to: Target, message: Message) -> u32 {
-        let Some(answers) = self.inbox.expect_answers() else { return 0 };
+        let Some(answers) = self.inbox.expect_accepted() else { return 0 };
         let (from, request) = (self.id.clone(), answers.request);
         // Without the broker nobody elsewhere can be reached, and nobody took it.
         match self.broker.publish(Carried::Message { to, message, from, request }).await {

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use xpush_protocol::{
     self as protocol, ChannelName, Epoch, EventName, MessageId, Payload, SessionId, UserId,
 };
@@ -58,7 +59,8 @@ impl Draft {
 }
 
 /// In whose name a message id is unique: two publishers may use the same id for different messages.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub struct Publisher(Arc<str>);
 
 impl Publisher {
@@ -82,6 +84,19 @@ impl Publisher {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// As another node wrote it.
+impl From<String> for Publisher {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<Publisher> for String {
+    fn from(publisher: Publisher) -> Self {
+        publisher.as_str().to_owned()
     }
 }
 

@@ -10,7 +10,10 @@ use xpush_protocol::{
 };
 
 use super::Topic;
-use crate::{membership::NodeId, publication::Publication};
+use crate::{
+    membership::NodeId,
+    publication::{Draft, Publication, Publisher},
+};
 
 /// Something on its way to the other nodes.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +49,34 @@ pub enum Carried {
     },
     /// A session goes on at another node.
     Taken(Taken),
+    /// Drafts of one channel for this node to append, in their order. It tells `from` what became of them (`Appended`).
+    Append {
+        node: NodeId,
+        from: NodeId,
+        request: u64,
+        /// Milliseconds since 1970: one that comes late is not done.
+        sent: u64,
+        channel: ChannelName,
+        drafts: Vec<Draft>,
+    },
+    Appended {
+        node: NodeId,
+        request: u64,
+        places: Places,
+    },
+}
+
+/// Where the drafts of one request stand, in their order. Behind the last of these nothing was appended that is known
+/// of.
+pub type Places = Vec<Standing>;
+
+/// Where a draft stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    pub epoch: u32,
+    pub offset: u64,
+    /// The message was there already.
+    pub duplicate: bool,
 }
 
 /// A session goes on at another node: connections of it that began earlier are over.
@@ -66,7 +97,9 @@ impl Carried {
             | Self::Presence { channel, .. } => Topic::Channel(channel.clone()),
             Self::Message { to: Target::Session(session), .. } => Topic::Session(session.clone()),
             Self::Message { to: Target::User(user), .. } => Topic::User(user.clone()),
-            Self::Accepted { node, .. } => Topic::Node(node.clone()),
+            Self::Accepted { node, .. } | Self::Append { node, .. } | Self::Appended { node, .. } => {
+                Topic::Node(node.clone())
+            }
             Self::Taken(taken) => Topic::Session(taken.session.clone()),
         }
     }
@@ -103,6 +136,20 @@ enum Packed<'a> {
         sessions: u32,
     },
     Taken(Taken),
+    Append {
+        node: NodeId,
+        from: NodeId,
+        request: u64,
+        sent: u64,
+        channel: ChannelName,
+        #[serde(borrow)]
+        drafts: Vec<PackedDraft<'a>>,
+    },
+    Appended {
+        node: NodeId,
+        request: u64,
+        places: Places,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -117,6 +164,55 @@ struct PackedPublication<'a> {
     data: &'a [u8],
     user: Option<UserId>,
     time: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PackedDraft<'a> {
+    publisher: Publisher,
+    message_id: MessageId,
+    event: EventName,
+    binary: bool,
+    #[serde(with = "serde_bytes_slice", borrow)]
+    data: &'a [u8],
+    user: Option<UserId>,
+    time: u64,
+}
+
+impl<'a> PackedDraft<'a> {
+    fn new(draft: &'a Draft) -> Self {
+        let Draft { publisher, message_id, event, payload, user, time } = draft;
+        let (binary, data) = pack(payload);
+        Self {
+            publisher: publisher.clone(),
+            message_id: message_id.clone(),
+            event: event.clone(),
+            binary,
+            data,
+            user: user.clone(),
+            time: *time,
+        }
+    }
+
+    fn draft(self) -> Option<Draft> {
+        let Self { publisher, message_id, event, binary, data, user, time } = self;
+        Some(Draft { publisher, message_id, event, payload: unpack(binary, data)?, user, time })
+    }
+}
+
+/// Whether it is binary, and its bytes.
+fn pack(payload: &Payload) -> (bool, &[u8]) {
+    match payload {
+        Payload::Json(json) => (false, json.as_str().as_bytes()),
+        Payload::Binary(binary) => (true, &binary.0),
+    }
+}
+
+fn unpack(binary: bool, data: &[u8]) -> Option<Payload> {
+    Some(if binary {
+        Payload::Binary(Binary(Bytes::copy_from_slice(data)))
+    } else {
+        Payload::Json(Json::parse(std::str::from_utf8(data).ok()?).ok()?)
+    })
 }
 
 /// Bytes as bytes, not as a list of numbers, and read without a copy.
@@ -139,10 +235,7 @@ impl Carried {
         let frame = |frame: &ServerFrame| String::from_utf8_lossy(&Codec::Json.encode(frame)).into_owned();
         let packed = match self {
             Self::Publication { channel, epoch, publication } => {
-                let (binary, data): (_, &[u8]) = match &publication.payload {
-                    Payload::Json(json) => (false, json.as_str().as_bytes()),
-                    Payload::Binary(binary) => (true, &binary.0),
-                };
+                let (binary, data) = pack(&publication.payload);
                 Packed::Publication(PackedPublication {
                     channel: channel.clone(),
                     epoch: epoch.0,
@@ -171,6 +264,17 @@ impl Carried {
                 Packed::Accepted { node: node.clone(), request: *request, sessions: *sessions }
             }
             Self::Taken(taken) => Packed::Taken(taken.clone()),
+            Self::Append { node, from, request, sent, channel, drafts } => Packed::Append {
+                node: node.clone(),
+                from: from.clone(),
+                request: *request,
+                sent: *sent,
+                channel: channel.clone(),
+                drafts: drafts.iter().map(PackedDraft::new).collect(),
+            },
+            Self::Appended { node, request, places } => {
+                Packed::Appended { node: node.clone(), request: *request, places: places.clone() }
+            }
         };
         let mut bytes = vec![FORMAT];
         // The type has nothing that MessagePack could not hold, and a vector takes every byte.
@@ -195,11 +299,7 @@ impl Carried {
                 user,
                 time,
             }) => {
-                let payload = if binary {
-                    Payload::Binary(Binary(Bytes::copy_from_slice(data)))
-                } else {
-                    Payload::Json(Json::parse(std::str::from_utf8(data).ok()?).ok()?)
-                };
+                let payload = unpack(binary, data)?;
                 let publication = Arc::new(Publication { offset, message_id, event, payload, user, time });
                 Self::Publication { channel, epoch: Epoch(epoch), publication }
             }
@@ -217,6 +317,11 @@ impl Carried {
             }
             Packed::Accepted { node, request, sessions } => Self::Accepted { node, request, sessions },
             Packed::Taken(taken) => Self::Taken(taken),
+            Packed::Append { node, from, request, sent, channel, drafts } => {
+                let drafts = drafts.into_iter().map(PackedDraft::draft).collect::<Option<_>>()?;
+                Self::Append { node, from, request, sent, channel, drafts }
+            }
+            Packed::Appended { node, request, places } => Self::Appended { node, request, places },
         })
     }
 }
@@ -226,6 +331,7 @@ mod tests {
     use xpush_protocol::{Join, Member};
 
     use super::*;
+    use crate::log::fixture::draft;
 
     #[test]
     fn what_travels_arrives_as_it_was() {
@@ -271,7 +377,20 @@ mod tests {
                 from: node.clone(),
                 request: 5,
             },
-            Carried::Accepted { node, request: 5, sessions: 2 },
+            Carried::Accepted { node: node.clone(), request: 5, sessions: 2 },
+            Carried::Append {
+                node: node.clone(),
+                from: node.clone(),
+                request: 6,
+                sent: 1_700_000_000_000,
+                channel,
+                drafts: vec![draft("p", 1), draft("q", 2)],
+            },
+            Carried::Appended {
+                node,
+                request: 6,
+                places: vec![Standing { epoch: 1, offset: u64::MAX, duplicate: true }],
+            },
             Carried::Taken(Taken { session: SessionId::random(), generation: 4 }),
         ] {
             let bytes = carried.encode();

@@ -265,7 +265,7 @@ pub(super) async fn a_private_message_is_counted_where_it_arrives(open: Open) {
     };
     let targets = [Target::Session(session.clone()), Target::User(user.clone())];
     let send = async |to: &Target| {
-        let answers = a.inbox.expect_answers().unwrap();
+        let answers = a.inbox.expect_accepted().unwrap();
         let (from, request) = (a.inbox.node().clone(), answers.request);
         let carried = Carried::Message { to: to.clone(), message: message.clone(), from, request };
         let nodes = a.broker.publish(carried).await.unwrap();

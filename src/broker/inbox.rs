@@ -10,48 +10,103 @@ use tokio::{
     sync::{Notify, mpsc},
     time::{Instant, timeout_at},
 };
-use xpush_protocol::{ServerFrame, Target};
+use xpush_protocol::{ChannelName, ServerFrame, Target};
 
-use super::Carried;
-use crate::{channel::Channels, membership::NodeId, session::Sessions};
+use super::{Carried, Places};
+use crate::{channel::Channels, membership::NodeId, publication::Draft, session::Sessions};
 
 /// How long the other nodes are waited for, to tell how many sessions took a private message.
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(2);
-/// Private messages that wait for other nodes; the sender of one more is told of its own node's sessions only.
+/// Requests of a kind that wait for other nodes. One more private message counts its own node's sessions only; what one
+/// more would have appended elsewhere is appended here.
 const WAITING_CAPACITY: usize = 16_384;
 /// Nodes whose answers to one message may wait to be counted.
 const ANSWERS_CAPACITY: usize = 64;
+
+/// What other nodes want appended, and waits for that; one more they append themselves.
+const REQUESTED_CAPACITY: usize = 1024;
 
 /// Where a broker puts what comes from other nodes.
 pub struct Inbox {
     node: NodeId,
     pub channels: Arc<Channels>,
     pub sessions: Arc<Sessions>,
-    waiting: Mutex<Waiting>,
+    /// How many sessions took a private message.
+    accepted: Requests<u32>,
+    /// Where drafts stand that another node was asked to append.
+    appended: Requests<Places>,
+    requested: mpsc::Sender<Requested>,
+    to_append: Mutex<Option<mpsc::Receiver<Requested>>>,
     doubt: Notify,
 }
 
-#[derive(Default)]
-struct Waiting {
-    last: u64,
-    by_request: HashMap<u64, mpsc::Sender<u32>>,
+/// Drafts of one channel that another node wants appended here.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Requested {
+    pub from: NodeId,
+    pub request: u64,
+    pub sent: u64,
+    pub channel: ChannelName,
+    pub drafts: Vec<Draft>,
 }
 
-/// The answers to one private message, as they come.
-pub(crate) struct Answers<'a> {
-    inbox: &'a Inbox,
+/// What other nodes were asked, and have not answered.
+struct Requests<T>(Mutex<Waiting<T>>);
+
+struct Waiting<T> {
+    last: u64,
+    by_request: HashMap<u64, mpsc::Sender<T>>,
+}
+
+/// The answers to one request, as they come.
+pub(crate) struct Answers<'a, T> {
+    requests: &'a Requests<T>,
     pub(crate) request: u64,
-    answers: mpsc::Receiver<u32>,
+    answers: mpsc::Receiver<T>,
+}
+
+impl<T> Requests<T> {
+    fn new() -> Self {
+        Self(Mutex::new(Waiting { last: 0, by_request: HashMap::new() }))
+    }
+
+    /// `None`: too many wait.
+    fn expect(&self, answers: usize) -> Option<Answers<'_, T>> {
+        let mut waiting = self.waiting();
+        if waiting.by_request.len() >= WAITING_CAPACITY {
+            return None;
+        }
+        let (sender, answers) = mpsc::channel(answers);
+        waiting.last += 1;
+        let request = waiting.last;
+        waiting.by_request.insert(request, sender);
+        Some(Answers { requests: self, request, answers })
+    }
+
+    fn answer(&self, request: u64, answer: T) {
+        if let Some(answers) = self.waiting().by_request.get(&request) {
+            // More than there is room for: what waits for them makes do with fewer.
+            let _ = answers.try_send(answer);
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Inbox {
     #[must_use]
     pub fn new(node: NodeId) -> Self {
+        let (requested, to_append) = mpsc::channel(REQUESTED_CAPACITY);
         Self {
             node,
             channels: Arc::default(),
             sessions: Arc::default(),
-            waiting: Mutex::default(),
+            accepted: Requests::new(),
+            appended: Requests::new(),
+            requested,
+            to_append: Mutex::new(Some(to_append)),
             doubt: Notify::new(),
         }
     }
@@ -80,12 +135,15 @@ impl Inbox {
                 let sessions = self.sessions.send(&to, ServerFrame::Message(message));
                 return vec![Carried::Accepted { node: from, request, sessions }];
             }
-            Carried::Accepted { node: _, request, sessions } => {
-                if let Some(answers) = self.waiting().by_request.get(&request) {
-                    // More nodes than there is room for: the count is short, and nothing else.
-                    let _ = answers.try_send(sessions);
+            Carried::Accepted { node: _, request, sessions } => self.accepted.answer(request, sessions),
+            Carried::Append { node: _, from, request, sent, channel, drafts } => {
+                let asker = from.clone();
+                let requested = Requested { from, request, sent, channel, drafts };
+                if self.requested.try_send(requested).is_err() {
+                    return vec![Carried::Appended { node: asker, request, places: Vec::new() }];
                 }
             }
+            Carried::Appended { node: _, request, places } => self.appended.answer(request, places),
             Carried::Taken(taken) => {
                 let waited = self.sessions.hand_over(&taken);
                 let to = |message| Carried::Message {
@@ -113,30 +171,35 @@ impl Inbox {
     }
 
     /// A number for a message to other nodes, under which their answers are counted. `None`: too many wait.
-    pub(crate) fn expect_answers(&self) -> Option<Answers<'_>> {
-        let mut waiting = self.waiting();
-        if waiting.by_request.len() >= WAITING_CAPACITY {
-            return None;
-        }
-        let (sender, answers) = mpsc::channel(ANSWERS_CAPACITY);
-        waiting.last += 1;
-        let request = waiting.last;
-        waiting.by_request.insert(request, sender);
-        Some(Answers { inbox: self, request, answers })
+    pub(crate) fn expect_accepted(&self) -> Option<Answers<'_, u32>> {
+        self.accepted.expect(ANSWERS_CAPACITY)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A number for drafts that another node is to append. `None`: too many wait.
+    pub(crate) fn expect_appended(&self) -> Option<Answers<'_, Places>> {
+        self.appended.expect(1)
+    }
+
+    /// What the others want appended here. `None`: somebody has it already.
+    pub(crate) fn requested(&self) -> Option<mpsc::Receiver<Requested>> {
+        self.to_append.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-impl Answers<'_> {
+impl<T> Answers<'_, T> {
+    /// Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<T> {
+        self.answers.recv().await
+    }
+}
+
+impl Answers<'_, u32> {
     /// How many sessions took it, at so many nodes; at fewer, if some don't answer in time.
     pub(crate) async fn sum(mut self, nodes: usize) -> u32 {
         let deadline = Instant::now() + ACCEPT_DEADLINE;
         let mut sessions = 0;
         for _ in 0..nodes {
-            match timeout_at(deadline, self.answers.recv()).await {
+            match timeout_at(deadline, self.next()).await {
                 Ok(Some(accepted)) => sessions += accepted,
                 Ok(None) | Err(_) => break,
             }
@@ -145,9 +208,9 @@ impl Answers<'_> {
     }
 }
 
-impl Drop for Answers<'_> {
+impl<T> Drop for Answers<'_, T> {
     fn drop(&mut self) {
-        self.inbox.waiting().by_request.remove(&self.request);
+        self.requests.waiting().by_request.remove(&self.request);
     }
 }
 
@@ -161,14 +224,14 @@ mod tests {
     async fn answers_are_counted_as_far_as_they_come() {
         let inbox = Inbox::new("a".parse().unwrap());
         let node: NodeId = "a".parse().unwrap();
-        let answers = inbox.expect_answers().unwrap();
+        let answers = inbox.expect_accepted().unwrap();
         let request = answers.request;
         let accepted = |sessions| Carried::Accepted { node: node.clone(), request, sessions };
         assert_eq!(inbox.receive(accepted(2)), []);
         assert_eq!(inbox.receive(accepted(3)), []);
         assert_eq!(answers.sum(3).await, 5, "the third node does not answer");
         assert_eq!(inbox.receive(accepted(9)), [], "nobody waits any more");
-        assert!(inbox.waiting().by_request.is_empty());
+        assert!(inbox.accepted.waiting().by_request.is_empty());
     }
 
     #[test]

@@ -16,8 +16,8 @@ use futures_util::future::{self, BoxFuture};
 use thiserror::Error;
 use xpush_protocol::{ChannelName, Cursor, SessionId, UserId};
 
-pub use carried::{Carried, Taken};
-pub use inbox::Inbox;
+pub use carried::{Carried, Places, Standing, Taken};
+pub use inbox::{Inbox, Requested};
 #[cfg(feature = "redis")]
 pub use redis::Redis;
 

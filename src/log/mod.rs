@@ -53,6 +53,12 @@ pub trait Log: Send + Sync + 'static {
     /// a channel is old need not find it out by being refused.
     fn told(&self, _channel: &ChannelName, _top: Cursor) {}
 
+    /// Whether other nodes append to this channel now, so that their appends and this node's stand in each other's way.
+    /// A hint: one node for all of them would do more.
+    fn has_rivals(&self, _channel: &ChannelName) -> bool {
+        false
+    }
+
     /// A page of what is there, and what that is part of. Never more than the log has made durable.
     fn read<'a>(&'a self, channel: &'a ChannelName, query: Query) -> BoxFuture<'a, Result<Page, LogError>>;
 

@@ -23,6 +23,13 @@ pub fn assign<'a>(nodes: &'a [NodeInfo], key: &str) -> Option<&'a NodeInfo> {
     takers.iter().filter(fits).max_by(|a, b| score(a, key).total_cmp(&score(b, key))).copied()
 }
 
+/// The node that appends to this channel where many would. `None`: there is none that stays.
+#[must_use]
+pub fn appender<'a>(nodes: impl Iterator<Item = &'a NodeInfo>, channel: &str) -> Option<&'a NodeInfo> {
+    let staying = nodes.filter(|node| !node.status.draining && node.weight > 0);
+    staying.max_by(|a, b| score(a, channel).total_cmp(&score(b, channel)))
+}
+
 /// The node with the highest score is the key's; a weight of two gets twice the keys.
 fn score(node: &NodeInfo, key: &str) -> f64 {
     let unit = (hash(node.id.as_str(), key) as f64 + 1.0) / (u64::MAX as f64 + 2.0);

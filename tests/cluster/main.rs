@@ -20,5 +20,6 @@ mod nodes;
 mod planted;
 mod polls;
 mod random;
+mod routing;
 mod run;
 mod stand_in;

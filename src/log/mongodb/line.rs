@@ -24,6 +24,7 @@ use super::{
     failure::Failure,
     record::Place,
     retention::Due,
+    rivals::Rivals,
     store::Store,
     write::{Append, Batch, Settled, write},
 };
@@ -84,6 +85,7 @@ pub(super) struct Line {
     paused: BinaryHeap<Reverse<(Instant, ChannelName)>>,
     writes: JoinSet<Vec<Settled>>,
     tops: Arc<Tops>,
+    rivals: Arc<Rivals>,
 }
 
 struct Lane {
@@ -105,6 +107,7 @@ impl Line {
         store: Arc<Store>,
         due: Arc<Due>,
         tops: Arc<Tops>,
+        rivals: Arc<Rivals>,
         requests: mpsc::Receiver<Request>,
     ) -> Self {
         Self {
@@ -116,6 +119,7 @@ impl Line {
             paused: BinaryHeap::new(),
             writes: JoinSet::new(),
             tops,
+            rivals,
         }
     }
 
@@ -210,6 +214,10 @@ impl Line {
         let Settled { channel, top, left, is_ahead, failure } = settled;
         if let Some(top) = top {
             self.tops.set(&channel, top);
+        }
+        if failure.is_none() && !left.is_empty() {
+            // Somebody was there first.
+            self.rivals.note(&channel);
         }
         let Some(lane) = self.lanes.get_mut(&channel) else { return };
         lane.setbacks = if is_ahead { 0 } else { lane.setbacks.saturating_add(1) };

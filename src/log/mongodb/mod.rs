@@ -10,6 +10,7 @@ mod line;
 mod read;
 mod record;
 mod retention;
+mod rivals;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use self::{
     line::{APPEND_LIMIT, Line, Request, Tops},
     read::TOPS,
     retention::Due,
+    rivals::Rivals,
     store::Store,
     write::{Append, Standing},
 };
@@ -51,6 +53,7 @@ pub struct MongoDb {
     requests: mpsc::Sender<Request>,
     /// Shared with the line.
     tops: Arc<Tops>,
+    rivals: Arc<Rivals>,
     /// The places in the line, in bytes.
     places: Arc<Semaphore>,
     tasks: Mutex<Option<Tasks>>,
@@ -73,17 +76,19 @@ impl MongoDb {
         keep: KeepByNamespace,
     ) -> Result<Self, LogError> {
         let store = Arc::new(Store::open(url, database, app, keep).await?);
-        let (due, tops) = (Arc::new(Due::default()), Arc::new(Tops::default()));
+        let (due, tops, rivals) = (Arc::<Due>::default(), Arc::<Tops>::default(), Arc::<Rivals>::default());
         // A place takes APPEND_BYTES at least, so all who have one fit in, and `Close` beside them.
         let (requests, line) = mpsc::channel(LINE_BYTES / APPEND_BYTES + 1);
         let token = CancellationToken::new();
         let tasks = Tasks {
-            line: tokio::spawn(Line::new(store.clone(), due.clone(), tops.clone(), line).run()),
+            line: tokio::spawn(
+                Line::new(store.clone(), due.clone(), tops.clone(), rivals.clone(), line).run(),
+            ),
             retention: tokio::spawn(retention::run(store.clone(), due, token.clone())),
             retaining: token.drop_guard(),
         };
         let places = Arc::new(Semaphore::new(LINE_BYTES));
-        Ok(Self { store, requests, tops, places, tasks: Mutex::new(Some(tasks)) })
+        Ok(Self { store, requests, tops, rivals, places, tasks: Mutex::new(Some(tasks)) })
     }
 
     #[must_use]
@@ -132,7 +137,12 @@ impl Log for MongoDb {
     fn told(&self, channel: &ChannelName, top: Cursor) {
         if top.epoch == self.store.epoch {
             self.tops.told(channel, top.offset);
+            self.rivals.note(channel);
         }
+    }
+
+    fn has_rivals(&self, channel: &ChannelName) -> bool {
+        self.rivals.has(channel)
     }
 
     fn read<'a>(&'a self, channel: &'a ChannelName, query: Query) -> BoxFuture<'a, Result<Page, LogError>> {

@@ -94,8 +94,9 @@ impl Hub {
     pub(crate) fn join(self: &Arc<Self>, node: usize, inbox: Arc<Inbox>) -> Spoke {
         let (way, due) = mpsc::channel(ON_THE_WAY);
         let mut state = self.state();
+        let topics = HashMap::from([(Topic::Node(inbox.node().clone()), 1)]);
         state.carrying.spawn(carry(Arc::downgrade(self), node, inbox, due));
-        state.nodes.insert(node, Listener { topics: HashMap::new(), way });
+        state.nodes.insert(node, Listener { topics, way });
         Spoke { hub: Arc::clone(self), node }
     }
 

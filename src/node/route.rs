@@ -1,0 +1,351 @@
+//! Where many nodes append to one channel, they stand in each other's way: then one of them appends for all.
+//!
+//! A publication goes into this node's own log at once; or, while the log says that the channel has rivals and another
+//! node is its appender, to that one through the broker, a batch at a time. Of one channel only one of the two is under
+//! way at any moment, and one batch at most: so the messages of a connection keep their order. On any doubt a batch is
+//! appended here; if it was appended there too, its message ids make one of the two a duplicate.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot},
+    time::{Instant, timeout},
+};
+use tracing::debug;
+use xpush_protocol::{ChannelName, Cursor, Epoch, ErrorCode};
+
+use super::{Node, Publishing};
+use crate::{
+    broker::{Carried, Places, Requested, Standing},
+    membership::{NodeId, appender},
+    namespace::{Policy, Retention},
+    publication::Draft,
+    session::{Refusal, now},
+};
+
+/// Publications that go to another node together.
+const BATCH: usize = 256;
+/// And their bytes; the first goes however large it is.
+const BATCH_BYTES: usize = 1 << 20;
+/// Bytes that wait to be sent, or for an answer. Who has one more waits.
+const WAITING_BYTES: usize = 32 << 20;
+/// What a publication costs beside its data.
+const PUBLICATION_BYTES: usize = 512;
+/// A node that was asked and says nothing for so long is silent. An append takes far less, and is given up by the log
+/// after far more.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a node is not asked that was silent, gone, or could not append.
+const SILENT_FOR: Duration = Duration::from_secs(10);
+/// Drafts that come later than this were appended by who sent them, long ago; of a channel that keeps little the ids may
+/// be gone again.
+const STALE_AFTER: Duration = Duration::from_secs(5);
+/// What waited for so long is given up, as by a log: its publisher has sent it again since.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(10);
+/// Batches of other nodes that are being appended; one more waits in the inbox.
+const SERVED_AT_ONCE: usize = 256;
+
+/// Which way each channel's publications go, of those that have any under way.
+pub(super) struct Routes {
+    ways: Mutex<HashMap<ChannelName, Way>>,
+    places: Arc<Semaphore>,
+    silent: Mutex<HashMap<NodeId, Instant>>,
+    fell_silent: Notify,
+    serving: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct Way {
+    /// Appends under way that went into the log here.
+    here: usize,
+    /// What goes to another node, while a task sends it.
+    lane: Option<VecDeque<Waiting>>,
+    /// Nothing is under way here any more.
+    settled: Arc<Notify>,
+}
+
+struct Waiting {
+    draft: Draft,
+    began: Instant,
+    reply: oneshot::Sender<Result<(Cursor, bool), Refusal>>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// An append that is under way here, until it is dropped.
+struct Here {
+    node: Arc<Node>,
+    channel: ChannelName,
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        Self {
+            ways: Mutex::default(),
+            places: Arc::new(Semaphore::new(WAITING_BYTES)),
+            silent: Mutex::default(),
+            fell_silent: Notify::new(),
+            serving: Arc::new(Semaphore::new(SERVED_AT_ONCE)),
+        }
+    }
+}
+
+impl Routes {
+    /// Gives whether the channel's publications go into the log here.
+    fn begin_here(&self, channel: &ChannelName) -> bool {
+        let mut ways = self.ways();
+        let way = ways.entry(channel.clone()).or_default();
+        let is_free = way.lane.is_none();
+        way.here += usize::from(is_free);
+        is_free
+    }
+
+    fn end_here(&self, channel: &ChannelName) {
+        let mut ways = self.ways();
+        let Some(way) = ways.get_mut(channel) else { return };
+        way.here -= 1;
+        if way.here > 0 {
+            return;
+        }
+        if way.lane.is_some() {
+            way.settled.notify_one();
+        } else {
+            ways.remove(channel);
+        }
+    }
+
+    /// Gives whether there is no task yet that sends it.
+    fn put_in_lane(&self, channel: &ChannelName, waiting: Waiting) -> bool {
+        let mut ways = self.ways();
+        let lane = &mut ways.entry(channel.clone()).or_default().lane;
+        let is_new = lane.is_none();
+        lane.get_or_insert_default().push_back(waiting);
+        is_new
+    }
+
+    /// Waits until nothing is under way here. Only the task that sends may ask.
+    async fn settled(&self, channel: &ChannelName) {
+        loop {
+            let settled = match self.ways().get(channel) {
+                Some(way) if way.here > 0 => Arc::clone(&way.settled),
+                _ => return,
+            };
+            settled.notified().await;
+        }
+    }
+
+    /// What goes next. Where it is nothing, the channel has no lane any more.
+    fn next_batch(&self, channel: &ChannelName) -> VecDeque<Waiting> {
+        let mut ways = self.ways();
+        let mut batch = VecDeque::new();
+        let Some(lane) = ways.get_mut(channel).and_then(|way| way.lane.as_mut()) else { return batch };
+        let mut bytes = 0;
+        while batch.len() < BATCH && bytes < BATCH_BYTES {
+            let Some(waiting) = lane.pop_front() else { break };
+            bytes += waiting.draft.payload.len();
+            batch.push_back(waiting);
+        }
+        if batch.is_empty() {
+            ways.remove(channel);
+        }
+        batch
+    }
+
+    fn silence(&self, node: &NodeId) {
+        debug!(%node, "does not append for others now");
+        self.silent().insert(node.clone(), Instant::now());
+        self.fell_silent.notify_waiters();
+    }
+
+    fn is_silent(&self, node: &NodeId) -> bool {
+        let mut silent = self.silent();
+        // Nodes that are gone for good are forgotten here too.
+        silent.retain(|_, since| since.elapsed() < SILENT_FOR);
+        silent.contains_key(node)
+    }
+
+    /// Resolves when somebody found this node silent.
+    async fn silenced(&self, node: &NodeId) {
+        loop {
+            let changed = self.fell_silent.notified();
+            if self.is_silent(node) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn ways(&self) -> MutexGuard<'_, HashMap<ChannelName, Way>> {
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn silent(&self) -> MutexGuard<'_, HashMap<NodeId, Instant>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        self.node.routes.end_here(&self.channel);
+    }
+}
+
+impl Node {
+    /// Publishes to a channel that other nodes may append to as well.
+    pub(super) async fn publish_routed(
+        self: &Arc<Self>,
+        policy: &Policy,
+        channel: &ChannelName,
+        draft: Draft,
+    ) -> Result<Publishing, Refusal> {
+        let began = Instant::now();
+        if self.appender_elsewhere(channel).is_none() && self.routes.begin_here(channel) {
+            let here = Here { node: Arc::clone(self), channel: channel.clone() };
+            return self.publish_here(policy, channel, draft, here).await;
+        }
+        let bytes = (PUBLICATION_BYTES + draft.payload.len()).min(WAITING_BYTES) as u32;
+        let place = Arc::clone(&self.routes.places).acquire_many_owned(bytes).await;
+        // They are never closed.
+        let place = place.map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()))?;
+        let (reply, answer) = oneshot::channel();
+        let waiting = Waiting { draft, began, reply, _place: place };
+        if self.routes.put_in_lane(channel, waiting) {
+            self.publishing.spawn(Arc::clone(self).empty_lane(channel.clone()));
+        }
+        let lost = "the publish was not finished: its task ended";
+        Ok(Box::pin(
+            async move { answer.await.unwrap_or_else(|_| Err(Refusal::new(ErrorCode::Internal, lost))) },
+        ))
+    }
+
+    /// The node that is to append to this channel, if it is not this one.
+    fn appender_elsewhere(&self, channel: &ChannelName) -> Option<NodeId> {
+        if !self.durable.has_rivals(channel) {
+            return None;
+        }
+        let nodes = self.membership.nodes().borrow().clone();
+        let own = nodes.iter().find(|node| node.id == self.id)?;
+        // Another version may not know how.
+        let able =
+            nodes.iter().filter(|node| node.version == own.version && !self.routes.is_silent(&node.id));
+        appender(able, channel.as_str()).map(|node| &node.id).filter(|id| **id != self.id).cloned()
+    }
+
+    /// Sends what is in a channel's lane, until there is nothing.
+    async fn empty_lane(self: Arc<Self>, channel: ChannelName) {
+        loop {
+            self.routes.settled(&channel).await;
+            let mut batch = self.routes.next_batch(&channel);
+            if batch.is_empty() {
+                return;
+            }
+            if let Some(appender) = self.appender_elsewhere(&channel) {
+                let places = self.ask_to_append(&appender, &channel, &batch).await.unwrap_or_default();
+                if places.len() < batch.len() {
+                    self.routes.silence(&appender);
+                }
+                for Standing { epoch, offset, duplicate } in places {
+                    let Some(Waiting { reply, .. }) = batch.pop_front() else { break };
+                    self.metrics.routed();
+                    // Nobody listens if the publisher is gone. The publication stands all the same.
+                    let _ = reply.send(Ok((Cursor { epoch: Epoch(epoch), offset }, duplicate)));
+                }
+            }
+            self.append_here(&channel, batch).await;
+        }
+    }
+
+    /// What the appender made of a batch: of all of it, or of the first ones. `None`: it says nothing.
+    async fn ask_to_append(
+        &self,
+        appender: &NodeId,
+        channel: &ChannelName,
+        batch: &VecDeque<Waiting>,
+    ) -> Option<Places> {
+        let mut answers = self.inbox.expect_appended()?;
+        let asked = Carried::Append {
+            node: appender.clone(),
+            from: self.id.clone(),
+            request: answers.request,
+            sent: now(),
+            channel: channel.clone(),
+            drafts: batch.iter().map(|waiting| waiting.draft.clone()).collect(),
+        };
+        let asked = async {
+            let listeners = self.broker.publish(asked).await.ok()?;
+            if listeners == 0 {
+                return None;
+            }
+            tokio::select! {
+                places = answers.next() => places,
+                () = self.routes.silenced(appender) => None,
+            }
+        };
+        timeout(PATIENCE, asked).await.ok().flatten()
+    }
+
+    async fn append_here(self: &Arc<Self>, channel: &ChannelName, batch: VecDeque<Waiting>) {
+        let mut under_way = Vec::with_capacity(batch.len());
+        for Waiting { draft, began, reply, _place } in batch {
+            let publishing = match self.policy(channel) {
+                _ if began.elapsed() >= GIVEN_UP_AFTER => {
+                    let why = "the message waited too long for its turn; send it again";
+                    Err(Refusal::new(ErrorCode::LogUnavailable, why))
+                }
+                Ok(policy) => self.publish_here(policy, channel, draft, _place).await,
+                Err(refusal) => Err(refusal),
+            };
+            under_way.push((reply, publishing));
+        }
+        for (reply, publishing) in under_way {
+            let published = match publishing {
+                Ok(publishing) => publishing.await,
+                Err(refusal) => Err(refusal),
+            };
+            // As above.
+            let _ = reply.send(published);
+        }
+    }
+
+    /// Appends what other nodes want appended here.
+    pub(super) async fn append_for_others(self: &Arc<Self>) {
+        let Some(mut requested) = self.inbox.requested() else { return };
+        while let Some(requested) = requested.recv().await {
+            let Ok(served) = Arc::clone(&self.routes.serving).acquire_owned().await else { return };
+            let node = Arc::clone(self);
+            self.publishing.spawn(async move {
+                let (from, request) = (requested.from.clone(), requested.request);
+                let places = node.append_for(requested).await;
+                // Lost, it is appended there too, and stands once.
+                let _ = node.broker.publish(Carried::Appended { node: from, request, places }).await;
+                drop(served);
+            });
+        }
+    }
+
+    async fn append_for(self: &Arc<Self>, requested: Requested) -> Places {
+        let Requested { sent, channel, drafts, .. } = requested;
+        let mut places = Vec::with_capacity(drafts.len());
+        let is_stale = now().saturating_sub(sent) > STALE_AFTER.as_millis() as u64;
+        let policy = self.policy(&channel);
+        let Ok(policy @ Policy { retention: Retention::Durable { .. }, .. }) = policy else { return places };
+        if is_stale {
+            return places;
+        }
+        let mut under_way = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            match self.publish_here(policy, &channel, draft, ()).await {
+                Ok(publishing) => under_way.push(publishing),
+                Err(_) => break,
+            }
+        }
+        for publishing in under_way {
+            // Why it can't be appended here, whoever sent it finds out for itself.
+            let Ok((cursor, duplicate)) = publishing.await else { break };
+            places.push(Standing { epoch: cursor.epoch.0, offset: cursor.offset, duplicate });
+        }
+        places
+    }
+}
