@@ -8,6 +8,11 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 use cli::{Cli, Command};
+use mimalloc::MiMalloc;
+
+/// A message costs a server some small pieces of memory, taken by one thread and given back by another.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -59,6 +59,11 @@ pub enum Carried {
         channel: ChannelName,
         drafts: Vec<Draft>,
     },
+    /// It takes longer, and comes.
+    Appending {
+        node: NodeId,
+        request: u64,
+    },
     Appended {
         node: NodeId,
         request: u64,
@@ -97,9 +102,10 @@ impl Carried {
             | Self::Presence { channel, .. } => Topic::Channel(channel.clone()),
             Self::Message { to: Target::Session(session), .. } => Topic::Session(session.clone()),
             Self::Message { to: Target::User(user), .. } => Topic::User(user.clone()),
-            Self::Accepted { node, .. } | Self::Append { node, .. } | Self::Appended { node, .. } => {
-                Topic::Node(node.clone())
-            }
+            Self::Accepted { node, .. }
+            | Self::Append { node, .. }
+            | Self::Appending { node, .. }
+            | Self::Appended { node, .. } => Topic::Node(node.clone()),
             Self::Taken(taken) => Topic::Session(taken.session.clone()),
         }
     }
@@ -144,6 +150,10 @@ enum Packed<'a> {
         channel: ChannelName,
         #[serde(borrow)]
         drafts: Vec<PackedDraft<'a>>,
+    },
+    Appending {
+        node: NodeId,
+        request: u64,
     },
     Appended {
         node: NodeId,
@@ -272,6 +282,7 @@ impl Carried {
                 channel: channel.clone(),
                 drafts: drafts.iter().map(PackedDraft::new).collect(),
             },
+            Self::Appending { node, request } => Packed::Appending { node: node.clone(), request: *request },
             Self::Appended { node, request, places } => {
                 Packed::Appended { node: node.clone(), request: *request, places: places.clone() }
             }
@@ -321,6 +332,7 @@ impl Carried {
                 let drafts = drafts.into_iter().map(PackedDraft::draft).collect::<Option<_>>()?;
                 Self::Append { node, from, request, sent, channel, drafts }
             }
+            Packed::Appending { node, request } => Self::Appending { node, request },
             Packed::Appended { node, request, places } => Self::Appended { node, request, places },
         })
     }
@@ -386,6 +398,7 @@ mod tests {
                 channel,
                 drafts: vec![draft("p", 1), draft("q", 2)],
             },
+            Carried::Appending { node: node.clone(), request: 6 },
             Carried::Appended {
                 node,
                 request: 6,

@@ -20,7 +20,8 @@ const ACCEPT_DEADLINE: Duration = Duration::from_secs(2);
 /// Requests of a kind that wait for other nodes. One more private message counts its own node's sessions only; what one
 /// more would have appended elsewhere is appended here.
 const WAITING_CAPACITY: usize = 16_384;
-/// Nodes whose answers to one message may wait to be counted.
+/// Nodes whose answers to one message may wait to be counted; and what one node may say of one request, before it is
+/// read.
 const ANSWERS_CAPACITY: usize = 64;
 
 /// What other nodes want appended, and waits for that; one more they append themselves.
@@ -33,8 +34,8 @@ pub struct Inbox {
     pub sessions: Arc<Sessions>,
     /// How many sessions took a private message.
     accepted: Requests<u32>,
-    /// Where drafts stand that another node was asked to append.
-    appended: Requests<Places>,
+    /// Where drafts stand that another node was asked to append; `None` while it is at it.
+    appended: Requests<Option<Places>>,
     requested: mpsc::Sender<Requested>,
     to_append: Mutex<Option<mpsc::Receiver<Requested>>>,
     doubt: Notify,
@@ -71,12 +72,12 @@ impl<T> Requests<T> {
     }
 
     /// `None`: too many wait.
-    fn expect(&self, answers: usize) -> Option<Answers<'_, T>> {
+    fn expect(&self) -> Option<Answers<'_, T>> {
         let mut waiting = self.waiting();
         if waiting.by_request.len() >= WAITING_CAPACITY {
             return None;
         }
-        let (sender, answers) = mpsc::channel(answers);
+        let (sender, answers) = mpsc::channel(ANSWERS_CAPACITY);
         waiting.last += 1;
         let request = waiting.last;
         waiting.by_request.insert(request, sender);
@@ -143,7 +144,8 @@ impl Inbox {
                     return vec![Carried::Appended { node: asker, request, places: Vec::new() }];
                 }
             }
-            Carried::Appended { node: _, request, places } => self.appended.answer(request, places),
+            Carried::Appending { node: _, request } => self.appended.answer(request, None),
+            Carried::Appended { node: _, request, places } => self.appended.answer(request, Some(places)),
             Carried::Taken(taken) => {
                 let waited = self.sessions.hand_over(&taken);
                 let to = |message| Carried::Message {
@@ -172,12 +174,12 @@ impl Inbox {
 
     /// A number for a message to other nodes, under which their answers are counted. `None`: too many wait.
     pub(crate) fn expect_accepted(&self) -> Option<Answers<'_, u32>> {
-        self.accepted.expect(ANSWERS_CAPACITY)
+        self.accepted.expect()
     }
 
     /// A number for drafts that another node is to append. `None`: too many wait.
-    pub(crate) fn expect_appended(&self) -> Option<Answers<'_, Places>> {
-        self.appended.expect(1)
+    pub(crate) fn expect_appended(&self) -> Option<Answers<'_, Option<Places>>> {
+        self.appended.expect()
     }
 
     /// What the others want appended here. `None`: somebody has it already.

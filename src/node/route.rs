@@ -7,15 +7,16 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot},
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
-use tracing::debug;
+use tracing::warn;
 use xpush_protocol::{ChannelName, Cursor, Epoch, ErrorCode};
 
 use super::{Node, Publishing};
@@ -35,9 +36,10 @@ const BATCH_BYTES: usize = 1 << 20;
 const WAITING_BYTES: usize = 32 << 20;
 /// What a publication costs beside its data.
 const PUBLICATION_BYTES: usize = 512;
-/// A node that was asked and says nothing for so long is silent. An append takes far less, and is given up by the log
-/// after far more.
+/// A node that was asked and says nothing for so long is silent.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// So it says something that often: what a log is slow to take here, it would be no faster to take there too.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 /// How long a node is not asked that was silent, gone, or could not append.
 const SILENT_FOR: Duration = Duration::from_secs(10);
 /// Drafts that come later than this were appended by who sent them, long ago; of a channel that keeps little the ids may
@@ -48,11 +50,18 @@ const GIVEN_UP_AFTER: Duration = Duration::from_secs(10);
 /// Batches of other nodes that are being appended; one more waits in the inbox.
 const SERVED_AT_ONCE: usize = 256;
 
+/// The node that is to append.
+struct Appender {
+    id: NodeId,
+    instance: u64,
+}
+
 /// Which way each channel's publications go, of those that have any under way.
 pub(super) struct Routes {
     ways: Mutex<HashMap<ChannelName, Way>>,
     places: Arc<Semaphore>,
-    silent: Mutex<HashMap<NodeId, Instant>>,
+    /// Runs of nodes, by their numbers, and since when.
+    silent: Mutex<HashMap<u64, Instant>>,
     fell_silent: Notify,
     serving: Arc<Semaphore>,
 }
@@ -153,24 +162,26 @@ impl Routes {
         batch
     }
 
-    fn silence(&self, node: &NodeId) {
-        debug!(%node, "does not append for others now");
-        self.silent().insert(node.clone(), Instant::now());
+    fn silence(&self, appender: &Appender) {
+        let of_before = self.silent().insert(appender.instance, Instant::now());
+        if of_before.is_none() {
+            warn!(node = %appender.id, "a node does not append for this one; it appends by itself for a while");
+        }
         self.fell_silent.notify_waiters();
     }
 
-    fn is_silent(&self, node: &NodeId) -> bool {
+    fn is_silent(&self, instance: u64) -> bool {
         let mut silent = self.silent();
-        // Nodes that are gone for good are forgotten here too.
+        // Those that are gone for good are forgotten here too.
         silent.retain(|_, since| since.elapsed() < SILENT_FOR);
-        silent.contains_key(node)
+        silent.contains_key(&instance)
     }
 
-    /// Resolves when somebody found this node silent.
-    async fn silenced(&self, node: &NodeId) {
+    /// Resolves when somebody found this one silent.
+    async fn silenced(&self, instance: u64) {
         loop {
             let changed = self.fell_silent.notified();
-            if self.is_silent(node) {
+            if self.is_silent(instance) {
                 return;
             }
             changed.await;
@@ -181,7 +192,7 @@ impl Routes {
         self.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn silent(&self) -> MutexGuard<'_, HashMap<NodeId, Instant>> {
+    fn silent(&self) -> MutexGuard<'_, HashMap<u64, Instant>> {
         self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -221,7 +232,7 @@ impl Node {
     }
 
     /// The node that is to append to this channel, if it is not this one.
-    fn appender_elsewhere(&self, channel: &ChannelName) -> Option<NodeId> {
+    fn appender_elsewhere(&self, channel: &ChannelName) -> Option<Appender> {
         if !self.durable.has_rivals(channel) {
             return None;
         }
@@ -229,8 +240,9 @@ impl Node {
         let own = nodes.iter().find(|node| node.id == self.id)?;
         // Another version may not know how.
         let able =
-            nodes.iter().filter(|node| node.version == own.version && !self.routes.is_silent(&node.id));
-        appender(able, channel.as_str()).map(|node| &node.id).filter(|id| **id != self.id).cloned()
+            nodes.iter().filter(|node| node.version == own.version && !self.routes.is_silent(node.instance));
+        let chosen = appender(able, channel.as_str()).filter(|node| node.id != self.id)?;
+        Some(Appender { id: chosen.id.clone(), instance: chosen.instance })
     }
 
     /// Sends what is in a channel's lane, until there is nothing.
@@ -260,30 +272,34 @@ impl Node {
     /// What the appender made of a batch: of all of it, or of the first ones. `None`: it says nothing.
     async fn ask_to_append(
         &self,
-        appender: &NodeId,
+        appender: &Appender,
         channel: &ChannelName,
         batch: &VecDeque<Waiting>,
     ) -> Option<Places> {
         let mut answers = self.inbox.expect_appended()?;
         let asked = Carried::Append {
-            node: appender.clone(),
+            node: appender.id.clone(),
             from: self.id.clone(),
             request: answers.request,
             sent: now(),
             channel: channel.clone(),
             drafts: batch.iter().map(|waiting| waiting.draft.clone()).collect(),
         };
-        let asked = async {
-            let listeners = self.broker.publish(asked).await.ok()?;
-            if listeners == 0 {
-                return None;
+        let deadline = Instant::now() + GIVEN_UP_AFTER;
+        let listeners = timeout(PATIENCE, self.broker.publish(asked)).await.ok()?.ok()?;
+        if listeners == 0 {
+            return None;
+        }
+        while Instant::now() < deadline {
+            let answer = tokio::select! {
+                answer = timeout(PATIENCE, answers.next()) => answer.ok()??,
+                () = self.routes.silenced(appender.instance) => return None,
+            };
+            if answer.is_some() {
+                return answer;
             }
-            tokio::select! {
-                places = answers.next() => places,
-                () = self.routes.silenced(appender) => None,
-            }
-        };
-        timeout(PATIENCE, asked).await.ok().flatten()
+        }
+        None
     }
 
     async fn append_here(self: &Arc<Self>, channel: &ChannelName, batch: VecDeque<Waiting>) {
@@ -317,8 +333,15 @@ impl Node {
             let node = Arc::clone(self);
             self.publishing.spawn(async move {
                 let (from, request) = (requested.from.clone(), requested.request);
-                let places = node.append_for(requested).await;
-                // Lost, it is appended there too, and stands once.
+                let mut appending = pin!(node.append_for(requested));
+                let places = loop {
+                    tokio::select! {
+                        places = &mut appending => break places,
+                        () = sleep(SIGN_OF_LIFE) => {}
+                    }
+                    // Lost, like the answer: who asked appends it too, and it stands once.
+                    let _ = node.broker.publish(Carried::Appending { node: from.clone(), request }).await;
+                };
                 let _ = node.broker.publish(Carried::Appended { node: from, request, places }).await;
                 drop(served);
             });

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use futures_util::future::join_all;
 use tracing::info;
 use xpush_protocol::{
     ChannelName, ClientFrame, CloseCode, Codec, Connect, Connected, Cursor, ErrorCode, ServerFrame, SessionId,
@@ -9,7 +10,11 @@ use xpush_protocol::{
 use xpush_transports::{Farewell, Lane, Outgoing, Peer, Reader, Writer};
 
 use super::{Entering, Outbox, Refusal, Session, now};
-use crate::{auth::SessionState, node::Node, publication::Publisher};
+use crate::{
+    auth::{Permission, SessionState},
+    node::Node,
+    publication::Publisher,
+};
 
 /// A connection that is not let in.
 pub(super) struct Turned {
@@ -172,9 +177,36 @@ impl Session {
 
     /// Takes up the subscriptions of the resume vector.
     pub(super) async fn resume(&mut self, resume: Resume) {
+        let _listening = self.listen_ahead(&resume.vector).await;
         for (channel, cursor) in resume.vector {
             self.outbox.room().await;
             self.subscribe_or_tell(resume.id, channel, cursor, None).await;
+        }
+    }
+
+    /// Listens to all that the session may subscribe to: one way to the broker and back, not one for each channel.
+    async fn listen_ahead(&self, vector: &Vector) -> ListeningAhead {
+        let may = |(channel, _): &&(ChannelName, _)| {
+            self.require(Permission::Subscribe, channel).is_ok() && self.node.policy(channel).is_ok()
+        };
+        let channels = vector.iter().filter(may).take(self.node.limits.subscriptions);
+        let channels = channels.map(|(channel, _)| channel.clone()).collect();
+        let ahead = ListeningAhead { node: Arc::clone(&self.node), channels };
+        join_all(ahead.channels.iter().map(|channel| ahead.node.listen(channel))).await;
+        ahead
+    }
+}
+
+/// Channels that are listened to, until it is dropped.
+struct ListeningAhead {
+    node: Arc<Node>,
+    channels: Vec<ChannelName>,
+}
+
+impl Drop for ListeningAhead {
+    fn drop(&mut self) {
+        for channel in &self.channels {
+            self.node.unlisten(channel);
         }
     }
 }

@@ -159,20 +159,21 @@ pub(crate) async fn run<D: Doors>(stage: Arc<Stage<D>>, part: Part, view: Arc<Vi
     let nodes = stage.doors.count();
     let mut failures = 0_u32;
     while *phase.borrow_and_update() != Phase::End {
-        let start = Start { life: Arc::clone(&life), phase: phase.clone() };
+        // Anywhere but there.
+        let elsewhere = node + 1 + random.below((nodes as u64 - 1).max(1)) as usize;
+        let start = Start { life: Arc::clone(&life), phase: phase.clone(), elsewhere };
         let dialled = timeout(DIAL_DEADLINE, stage.doors.dial(node % nodes, via, codec, start)).await;
-        if let Ok(Ok(connection)) = dialled {
-            match connection.await {
+        let mut connection = dialled.ok().and_then(Result::ok);
+        failures += u32::from(connection.is_none());
+        while let Some(driving) = connection.take() {
+            match driving.await {
                 Ended::Done => return,
-                Ended::Drained | Ended::Lost { was_live: true } => failures = 0,
-                Ended::Lost { was_live: false } => failures += 1,
+                Ended::Drained(next) => (failures, connection) = (0, next),
+                Ended::Lost { was_live } => failures = if was_live { 0 } else { failures + 1 },
             }
             stage.history.add(number, Event::Lost);
-        } else {
-            failures += 1;
         }
-        // Anywhere but there.
-        node += 1 + random.below((nodes as u64 - 1).max(1)) as usize;
+        node = elsewhere;
         if failures > 0 {
             let pause = random.up_to((PAUSE_FIRST * (1 << failures.min(8))).min(PAUSE_LIMIT));
             // It ends sooner when the run does.

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper_util::{
@@ -27,6 +28,7 @@ const TAKES_CLIENTS_WITHIN: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_secs(2);
 /// Users whose look-ups are compared.
 const USERS: usize = 1000;
+const LOOK_UPS_AT_ONCE: usize = 16;
 
 /// Asks a node where users should go.
 async fn look_up(http: &Client<HttpConnector, Full<Bytes>>, node: &Node, user: &str) -> Ticket {
@@ -39,11 +41,9 @@ async fn look_up(http: &Client<HttpConnector, Full<Bytes>>, node: &Node, user: &
 }
 
 async fn look_all_up(http: &Client<HttpConnector, Full<Bytes>>, node: &Node) -> HashMap<usize, String> {
-    let mut found = HashMap::new();
-    for user in 0..USERS {
-        found.insert(user, look_up(http, node, &format!("u{user}")).await.node);
-    }
-    found
+    let users = stream::iter(0..USERS);
+    let found = users.map(async |user| (user, look_up(http, node, &format!("u{user}")).await.node));
+    found.buffer_unordered(LOOK_UPS_AT_ONCE).collect().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

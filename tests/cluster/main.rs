@@ -14,6 +14,7 @@ mod growth;
 mod harness;
 mod history;
 mod kills;
+mod latency;
 mod load;
 mod measure;
 mod nodes;
@@ -23,3 +24,9 @@ mod random;
 mod routing;
 mod run;
 mod stand_in;
+
+use mimalloc::MiMalloc;
+
+/// As in the program: the clients share the machine with the nodes.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;

@@ -128,21 +128,13 @@ fn spread(sorted: &[Duration]) -> [Duration; 3] {
     [at(0.5), at(0.99), at(1.0)]
 }
 
-/// How long clients were away.
-pub(crate) struct Away(Vec<Duration>);
+/// How long something took, each time.
+pub(crate) struct Took(Vec<Duration>);
 
-impl Away {
-    pub(crate) fn of<'a>(recoveries: impl Iterator<Item = &'a Recovery>) -> Self {
-        let mut took: Vec<_> = recoveries.map(|recovery| recovery.took).collect();
+impl Took {
+    pub(crate) fn of(mut took: Vec<Duration>) -> Self {
         took.sort_unstable();
         Self(took)
-    }
-
-    /// Of each wire by itself.
-    pub(crate) fn by_wire(recoveries: &[Recovery]) -> String {
-        let of = |via| Self::of(recoveries.iter().filter(|recovery| recovery.via == via));
-        let wires = [Via::Quic, Via::Webtransport, Via::Websocket, Via::Longpoll];
-        wires.map(|via| format!("{via:?}: {}", of(via))).join("\n")
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -154,10 +146,40 @@ impl Away {
     }
 }
 
-impl fmt::Display for Away {
+impl fmt::Display for Took {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [p50, p99, most] = spread(&self.0);
-        write!(f, "{} times a client was away: p50 {p50:?}, p99 {p99:?}, at most {most:?}", self.0.len())
+        write!(f, "p50 {p50:?}, p99 {p99:?}, at most {most:?}")
+    }
+}
+
+/// How long clients were away.
+pub(crate) struct Away(Took);
+
+impl Away {
+    pub(crate) fn of<'a>(recoveries: impl Iterator<Item = &'a Recovery>) -> Self {
+        Self(Took::of(recoveries.map(|recovery| recovery.took).collect()))
+    }
+
+    /// Of each wire by itself.
+    pub(crate) fn by_wire(recoveries: &[Recovery]) -> String {
+        let of = |via| Self::of(recoveries.iter().filter(|recovery| recovery.via == via));
+        let wires = [Via::Quic, Via::Webtransport, Via::Websocket, Via::Longpoll];
+        wires.map(|via| format!("{via:?}: {}", of(via))).join("\n")
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.count()
+    }
+
+    pub(crate) fn p99(&self) -> Duration {
+        self.0.p99()
+    }
+}
+
+impl fmt::Display for Away {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} times a client was away: {}", self.count(), self.0)
     }
 }
 

@@ -12,7 +12,7 @@ use xpush_protocol::{ClientFrame, CloseCode, Codec, ServerFrame, TransportKind};
 use xpush_transports::{Connection, Farewell, Lane, Outgoing, Reader, Writer};
 
 use super::{
-    Doors, Phase,
+    DIAL_DEADLINE, Doors, Phase,
     life::{Life, Turn},
 };
 
@@ -28,31 +28,40 @@ const WRITES_CAPACITY: usize = 8;
 const WRITE_PAUSE: Duration = Duration::from_millis(20);
 
 /// How a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// The run is over.
     Done,
-    /// The node asked its clients to go.
-    Drained,
+    /// The node asked its clients to go; this is how it goes on, if it was to be had.
+    Drained(Option<Driving>),
     Lost {
         was_live: bool,
     },
 }
 
+/// A connection that begins when it is polled.
+pub(crate) type Driving = BoxFuture<'static, Ended>;
+
 /// Takes a dialled connection of whatever wire, and goes on with the client's life.
 pub(super) struct Start<D> {
     pub(super) life: Arc<Mutex<Life<D>>>,
     pub(super) phase: watch::Receiver<Phase>,
+    /// Where to go when this node asks to.
+    pub(super) elsewhere: usize,
 }
 
 impl<D: Doors> Visit for Start<D> {
-    type Output = BoxFuture<'static, Ended>;
+    type Output = Driving;
 
     fn visit(self, connection: impl Connection) -> Self::Output {
         Box::pin(async move {
+            let next = Self {
+                life: Arc::clone(&self.life),
+                phase: self.phase.clone(),
+                elsewhere: self.elsewhere + 1,
+            };
             let mut life = self.life.lock().await;
-            let ended = drive(&mut life, self.phase, connection).await;
-            life.interrupt(ended == Ended::Drained);
+            let ended = drive(&mut life, self.phase, connection, self.elsewhere, next).await;
+            life.interrupt(matches!(ended, Ended::Drained(_)));
             ended
         })
     }
@@ -62,6 +71,8 @@ async fn drive<D: Doors>(
     life: &mut Life<D>,
     mut phase: watch::Receiver<Phase>,
     connection: impl Connection,
+    elsewhere: usize,
+    next: Start<D>,
 ) -> Ended {
     let (peer, mut reader, mut writer) = connection.split();
     let codec = peer.codec.unwrap_or(Codec::Json);
@@ -84,6 +95,13 @@ async fn drive<D: Doors>(
     let mut batch = vec![outgoing(&life.connect(ordered))];
     let mut was_live = false;
     let (mut asked, mut leave_at) = (false, None::<Instant>);
+    let stage = Arc::clone(&life.stage);
+    let (via, codec_wanted) = life.wire();
+    // Polled once the client is to leave: until there is a new connection, the old one serves.
+    let mut moving = pin!(timeout(DIAL_DEADLINE, async move {
+        let nodes = stage.doors.count();
+        stage.doors.dial(elsewhere % nodes, via, codec_wanted, next).await
+    }));
     loop {
         let now = *phase.borrow_and_update();
         if now == Phase::End {
@@ -92,10 +110,7 @@ async fn drive<D: Doors>(
             let _ = timeout(dead_after, writing).await;
             return Ended::Done;
         }
-        if leave_at.is_some_and(|at| at <= Instant::now()) {
-            // The next connection begins before this one's goodbye would be heard.
-            return Ended::Drained;
-        }
+        let is_leaving = leave_at.is_some_and(|at| at <= Instant::now());
         was_live |= life.is_live();
         let dead_after = if was_live { dead_after } else { DEAD_AT_DOOR };
         batch.extend(life.due(now).iter().map(outgoing));
@@ -113,7 +128,10 @@ async fn drive<D: Doors>(
             place.send(std::mem::take(&mut batch));
         }
         let silent_at = life.last_heard + if asked { dead_after } else { ask_after };
-        let mut due = life.next_due().min(silent_at).min(leave_at.unwrap_or(silent_at));
+        let mut due = life.next_due().min(silent_at);
+        if let Some(at) = leave_at.filter(|_| !is_leaving) {
+            due = due.min(at);
+        }
         if !batch.is_empty() {
             due = due.min(Instant::now() + WRITE_PAUSE);
         }
@@ -128,6 +146,9 @@ async fn drive<D: Doors>(
                     Turn::Leave(after) => leave_at = Some(Instant::now() + after),
                     Turn::GiveUp => return Ended::Lost { was_live },
                 }
+            }
+            dialled = &mut moving, if is_leaving => {
+                return Ended::Drained(dialled.ok().and_then(Result::ok));
             }
             () = &mut writing => return Ended::Lost { was_live },
             () = sleep_until(due) => {}

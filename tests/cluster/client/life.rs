@@ -8,9 +8,9 @@ use std::{
 };
 
 use tokio::time::Instant;
-use xpush::client::Sequence;
+use xpush::client::{Sequence, Via};
 use xpush_protocol::{
-    ChannelName, ClientFrame, Connect, Cursor, ErrorCode, EventName, Gap, Json, Publication, Publish,
+    ChannelName, ClientFrame, Codec, Connect, Cursor, ErrorCode, EventName, Gap, Json, Publication, Publish,
     Resubscribe, ServerFrame, Subscribe, Subscribed, UnsubscribeReason,
 };
 
@@ -316,6 +316,11 @@ impl<D: Doors> Life<D> {
             listening.ask_at = None;
             self.add(Event::Revoked(number));
         }
+    }
+
+    /// How this client connects.
+    pub(super) fn wire(&self) -> (Via, Codec) {
+        (self.part.via, self.part.codec)
     }
 
     pub(super) fn take(&mut self, frame: ServerFrame) -> Turn {

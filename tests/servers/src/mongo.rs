@@ -205,7 +205,7 @@ fn process(at: usize, port: &Port, program: &Path) -> Process {
             "--setParameter",
             "diagnosticDataCollectionEnabled=false",
             "--wiredTigerCacheSizeGB",
-            "0.25",
+            "1",
         ]
         .map(str::to_owned)
         .into();
