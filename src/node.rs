@@ -2,11 +2,12 @@
 //!
 //! `announce` tells the other nodes what was appended here, `history` reads the logs for who asks, `lookup` says which
 //! node a client should use, `route` has a channel in which many nodes append appended to by one, `health` asks how the
-//! backends are, `tend` looks after what nobody waits for.
+//! backends are, `balance` moves clients to who has few, `tend` looks after what nobody waits for.
 //!
 //! Invariant: it knows backends by their traits only; who wires them is `main.rs`.
 
 mod announce;
+mod balance;
 mod health;
 mod history;
 mod lookup;

@@ -2,7 +2,7 @@
 //! and Schomaker, 2005), so that a client finds the same node again, and as few as possible move when nodes come and
 //! go; with bounded loads (Mirrokni, Thorup and Zadimoghaddam, 2018), so that none gets much more than its share.
 
-use super::NodeInfo;
+use super::{NodeId, NodeInfo};
 
 /// A node that has more than this many times its share of the sessions is passed over.
 const OVERLOAD: f64 = 1.25;
@@ -21,6 +21,24 @@ pub fn assign<'a>(nodes: &'a [NodeInfo], key: &str) -> Option<&'a NodeInfo> {
     };
     // Somebody always has his share or less.
     takers.iter().filter(fits).max_by(|a, b| score(a, key).total_cmp(&score(b, key))).copied()
+}
+
+/// A node with more than this many times its share asks clients to go elsewhere. Below `assign`'s bound, or the nodes
+/// between the two would stay as they are for good.
+const UNEVEN: f64 = 1.1;
+/// And this many more: chance makes shares uneven too.
+const UNEVEN_SPARE: f64 = 10.0;
+
+/// How many of its sessions this node has beyond its share, where the others have room; 0 while it is about even.
+#[must_use]
+pub fn surplus(nodes: &[NodeInfo], own: &NodeId, sessions: usize) -> usize {
+    let takers = || nodes.iter().filter(|node| node.takes_clients());
+    let Some(this) = takers().find(|node| node.id == *own) else { return 0 };
+    let others: f64 =
+        takers().filter(|node| node.id != *own).map(|node| f64::from(node.status.sessions)).sum();
+    let weights: f64 = takers().map(|node| f64::from(node.weight)).sum();
+    let share = (others + sessions as f64) * f64::from(this.weight) / weights;
+    if (sessions as f64) <= share * UNEVEN + UNEVEN_SPARE { 0 } else { sessions - share.ceil() as usize }
 }
 
 /// The node that appends to this channel where many would. `None`: there is none that stays.
@@ -120,6 +138,18 @@ mod tests {
         assert!(!shares(&nodes).contains_key("a"));
         let even = [node("a", 1, 400), node("b", 1, 380), node("c", 1, 420)];
         assert_eq!(shares(&even).len(), 3, "a small difference moves nobody");
+    }
+
+    #[test]
+    fn who_has_much_more_than_the_others_has_a_surplus() {
+        let id = |id: &str| id.parse::<NodeId>().unwrap();
+        let nodes = [node("a", 1, 0), node("b", 1, 250), node("c", 2, 0)];
+        assert_eq!(surplus(&nodes, &id("a"), 250), 125, "of 500, a quarter is its share");
+        assert_eq!(surplus(&nodes, &id("a"), 90), 0, "about even");
+        assert_eq!(surplus(&nodes, &id("c"), 250), 0);
+        assert_eq!(surplus(&nodes[..1], &id("a"), 1000), 0, "there is nobody else");
+        assert_eq!(surplus(&nodes, &id("z"), 1000), 0);
+        assert_eq!(surplus(&[node("a", 1, 0), node("b", 1, 0)], &id("a"), 8), 0, "few are no burden");
     }
 
     #[test]

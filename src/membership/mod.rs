@@ -17,7 +17,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use xpush_protocol::Transports;
 
-pub use assign::{appender, assign};
+pub use assign::{appender, assign, surplus};
 #[cfg(feature = "zookeeper")]
 pub use zookeeper::{Settings as ZooKeeperSettings, ZooKeeper};
 

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use xpush_protocol::{ChannelName, Occupancy, ServerFrame};
 
-use super::Node;
+use super::{Node, balance::Balance};
 use crate::{
     broker::Carried,
     channel::Channel,
@@ -85,7 +85,7 @@ impl Node {
 
     async fn tend_sessions(&self) {
         let mut ticks = every(TEND_INTERVAL);
-        let mut told = Instant::now();
+        let (mut told, mut balance) = (Instant::now(), Balance::default());
         loop {
             ticks.tick().await;
             let departed = stream::iter(self.sessions.take_departed(Instant::now()));
@@ -93,6 +93,7 @@ impl Node {
             if told.elapsed() >= STATUS_INTERVAL {
                 told = Instant::now();
                 self.membership.tell(self.status());
+                self.balance(&mut balance);
             }
         }
     }

@@ -50,6 +50,7 @@ struct Present {
     outbox: Arc<Outbox>,
     /// Its rights have expired: nothing private reaches it.
     muted: bool,
+    asked_to_go: bool,
 }
 
 struct Absent {
@@ -96,8 +97,14 @@ impl Sessions {
             let departed = Departed { session: session.clone(), user, connection, channels };
             tables.replaced.push((Instant::now() + LINGER, departed));
         }
-        let present =
-            Present { connection, generation, user: user.cloned(), outbox: Arc::clone(outbox), muted: false };
+        let present = Present {
+            connection,
+            generation,
+            user: user.cloned(),
+            outbox: Arc::clone(outbox),
+            muted: false,
+            asked_to_go: false,
+        };
         if let Some(older) = tables.present.insert(session.clone(), present) {
             hand_on(&older.outbox.take_messages(), outbox);
             older
@@ -210,6 +217,16 @@ impl Sessions {
     /// Tells every session something that it must not miss, each its own.
     pub fn tell_all(&self, mut frame: impl FnMut(usize) -> ServerFrame) {
         for (index, present) in self.tables().present.values().enumerate() {
+            present.outbox.push_answer(&frame(index));
+        }
+    }
+
+    /// Tells so many sessions, of those that it was not told before.
+    pub(crate) fn ask_to_go(&self, count: usize, mut frame: impl FnMut(usize) -> ServerFrame) {
+        let mut tables = self.tables();
+        let not_asked = tables.present.values_mut().filter(|present| !present.asked_to_go);
+        for (index, present) in not_asked.take(count).enumerate() {
+            present.asked_to_go = true;
             present.outbox.push_answer(&frame(index));
         }
     }

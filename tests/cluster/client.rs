@@ -29,7 +29,7 @@ use connection::Start;
 use life::Life;
 
 /// A node that is killed may be met while its socket still stands.
-const DIAL_DEADLINE: Duration = Duration::from_secs(5);
+const DIAL_DEADLINE: Duration = Duration::from_secs(2);
 /// A pause is drawn from 0 to this, doubled at each failure (full jitter): clients that all come back at once would
 /// keep a busy node from letting any of them in.
 const PAUSE_FIRST: Duration = Duration::from_millis(250);
@@ -160,7 +160,7 @@ pub(crate) async fn run<D: Doors>(stage: Arc<Stage<D>>, part: Part, view: Arc<Vi
     let mut failures = 0_u32;
     while *phase.borrow_and_update() != Phase::End {
         // Anywhere but there.
-        let elsewhere = node + 1 + random.below((nodes as u64 - 1).max(1)) as usize;
+        let mut elsewhere = node + 1 + random.below((nodes as u64 - 1).max(1)) as usize;
         let start = Start { life: Arc::clone(&life), phase: phase.clone(), elsewhere };
         let dialled = timeout(DIAL_DEADLINE, stage.doors.dial(node % nodes, via, codec, start)).await;
         let mut connection = dialled.ok().and_then(Result::ok);
@@ -168,7 +168,12 @@ pub(crate) async fn run<D: Doors>(stage: Arc<Stage<D>>, part: Part, view: Arc<Vi
         while let Some(driving) = connection.take() {
             match driving.await {
                 Ended::Done => return,
-                Ended::Drained(next) => (failures, connection) = (0, next),
+                Ended::Drained(next) => {
+                    failures = 0;
+                    // As the connection that it left told the next one.
+                    elsewhere += usize::from(next.is_some());
+                    connection = next;
+                }
                 Ended::Lost { was_live } => failures = if was_live { 0 } else { failures + 1 },
             }
             stage.history.add(number, Event::Lost);

@@ -48,12 +48,15 @@ async fn a_node_that_is_killed_every_fifteen_seconds_costs_nothing() {
     let cpu: Vec<_> = nodes.iter().map(Node::cpu).collect();
     let clients = measure::cpu(std::process::id());
     let outcome = running.finish().await;
-    let away = Away::of(outcome.recoveries.iter());
+    // Others were asked to go, by nodes that had more than their share.
+    let (moved, cut): (Vec<Recovery>, Vec<_>) =
+        outcome.recoveries.iter().copied().partition(|recovery: &Recovery| recovery.drained);
+    let away = Away::of(cut.iter());
     println!("{kills} kills; {}\n{}\n{away}", outcome.report, Times::of(&outcome.records));
-    println!("{}", Away::by_wire(&outcome.recoveries));
+    println!("asked to go: {}\n{}", Away::of(moved.iter()), Away::by_wire(&cut));
     for minute in 0..load::seconds().as_secs().div_ceil(60) {
         let in_minute = |recovery: &&Recovery| recovery.at.as_secs() / 60 == minute;
-        println!("minute {}: {}", minute + 1, Away::of(outcome.recoveries.iter().filter(in_minute)));
+        println!("minute {}: {}", minute + 1, Away::of(cut.iter().filter(in_minute)));
     }
     println!("processor seconds: clients {clients:.1}, nodes since their last start {cpu:.1?}");
     outcome.report.assert_clean();

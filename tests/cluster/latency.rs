@@ -67,12 +67,7 @@ fn publish(id: u32, channel: &str, data: &str) -> ClientFrame {
 async fn across(doors: &ProcessDoors, channel: &'static str) -> Took {
     let mut subscriber = client(doors, 1, &[channel]).await;
     let subscribe = |id| {
-        ClientFrame::Subscribe(Subscribe {
-            id,
-            channel: channel.parse().unwrap(),
-            cursor: None,
-            last: None,
-        })
+        ClientFrame::Subscribe(Subscribe { id, channel: channel.parse().unwrap(), cursor: None, last: None })
     };
     subscriber.call(subscribe).await.unwrap();
     let began = Instant::now();

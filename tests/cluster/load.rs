@@ -53,7 +53,7 @@ pub(crate) fn workload(seed: u64) -> Workload {
         rate: if is_timed() { FULL_RATE } else { SHORT_RATE },
         payload: 100,
         // What is silent for as long on a machine that does other things may only be busy.
-        dead_after: if is_timed() { Duration::from_millis(900) } else { Duration::from_secs(4) },
+        dead_after: if is_timed() { Duration::from_millis(600) } else { Duration::from_secs(4) },
         wires: wires.to_vec(),
         losing_rights: 50,
         tamper: Tamper::None,
