@@ -260,9 +260,12 @@ impl Node {
                 }
                 for Standing { epoch, offset, duplicate } in places {
                     let Some(Waiting { reply, .. }) = batch.pop_front() else { break };
+                    let cursor = Cursor { epoch: Epoch(epoch), offset };
+                    // Who does not listen to the channel hears of the other node's appends nowhere else.
+                    self.durable.told(&channel, cursor);
                     self.metrics.routed();
                     // Nobody listens if the publisher is gone. The publication stands all the same.
-                    let _ = reply.send(Ok((Cursor { epoch: Epoch(epoch), offset }, duplicate)));
+                    let _ = reply.send(Ok((cursor, duplicate)));
                 }
             }
             self.append_here(&channel, batch).await;

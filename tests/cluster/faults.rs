@@ -29,6 +29,13 @@ const AWAY: Duration = Duration::from_secs(4);
 /// What a line takes that is slow.
 const SLOW: Duration = Duration::from_millis(150);
 
+/// Waits until the traffic is what it should be: at first everything is new.
+async fn settled(running: &Running<ProcessDoors>) {
+    let took = running.normal_within(NORMAL_SOMETIME).await;
+    println!("the traffic is normal after {took:.1?}");
+    assert!(took.is_some(), "the traffic is not normal within {NORMAL_SOMETIME:?} of the start");
+}
+
 /// Waits until the traffic is as before, and says how long it took.
 async fn mended(running: &Running<ProcessDoors>, what: &str) {
     let limit = if load::is_timed() { NORMAL_WITHIN } else { NORMAL_SOMETIME };
@@ -61,7 +68,7 @@ async fn servers_that_die_stop_or_forget_cost_no_acknowledged_message() {
     let (nodes, doors) = nodes::start(&[shared.clone(), shared.clone(), shared]).await;
     let running = load::workload(u64::from(std::process::id())).start(doors).await;
     running.publish();
-    mended(&running, "the start").await;
+    settled(&running).await;
 
     redis.kill_primary().await;
     redis.primary().await;
@@ -182,7 +189,7 @@ async fn lines_that_are_cut_dead_one_way_or_slow_cost_no_acknowledged_message() 
     let (_nodes, doors) = nodes::start(&shared).await;
     let running = load::workload(u64::from(std::process::id())).start(doors).await;
     running.publish();
-    mended(&running, "the start").await;
+    settled(&running).await;
 
     // Another node each time.
     let mut node = lines.iter().cycle();

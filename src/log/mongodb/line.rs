@@ -40,8 +40,8 @@ const WRITE_DRAFTS: usize = 1000;
 /// And so many bytes, for the same reason. It is far below what MongoDB takes in one message.
 const WRITE_BYTES: usize = 4 * 1024 * 1024;
 
-/// A lane in which so many wait gets a write of its own. With 2, the writes of many short lanes stood in each other's
-/// way: 256 appends at a time to 200 channels were a third as many in a second.
+/// A lane in which other nodes append, and so many wait, gets a write of its own. With 2, the writes of many short lanes
+/// stood in each other's way: 256 appends at a time to 200 channels were a third as many in a second.
 const LONG_LANE: usize = 8;
 
 /// So many are taken into their lanes at one time.
@@ -86,6 +86,14 @@ pub(super) struct Line {
     writes: JoinSet<Vec<Settled>>,
     tops: Arc<Tops>,
     rivals: Arc<Rivals>,
+}
+
+/// What goes in one write.
+#[derive(Default)]
+struct Group {
+    batches: Vec<Batch>,
+    drafts: usize,
+    bytes: usize,
 }
 
 struct Lane {
@@ -165,43 +173,59 @@ impl Line {
             .insert(channel, Lane { waiting: VecDeque::from([append]), state: State::Ready, setbacks: 0 });
     }
 
-    /// A lane in which many drafts wait goes alone, for they must be inserted in order. Otherwise lanes go together,
-    /// each with its first draft: one command for many channels does more than one for each of them.
+    /// Lanes go together: one command for many channels does more than one for each of them. But lanes in which other
+    /// nodes append too may be refused, and then hold up what goes with them in order: they go with their first draft
+    /// each, or alone.
     fn start_writes(&mut self) {
         let mut free = WRITES.saturating_sub(self.writes.len());
-        let mut group = Vec::new();
-        let mut group_bytes = 0;
+        if free == 0 {
+            return;
+        }
+        let (mut calm, mut raced, mut waiting) = (Group::default(), Group::default(), VecDeque::new());
         while let Some(channel) = self.ready.pop_front() {
             let Some(lane) = self.lanes.get_mut(&channel) else { continue };
             if lane.state != State::Ready {
                 continue;
             }
-            let is_long = lane.waiting.len() >= LONG_LANE || self.ready.is_empty() && group.is_empty();
-            let goes_alone = is_long && lane.waiting.len() > 1;
-            if goes_alone || group.is_empty() {
+            let is_raced = self.rivals.has(&channel);
+            let is_last = self.ready.is_empty() && raced.batches.is_empty();
+            let goes_alone =
+                is_raced && lane.waiting.len() > 1 && (lane.waiting.len() >= LONG_LANE || is_last);
+            let group = if is_raced { &mut raced } else { &mut calm };
+            if goes_alone || group.batches.is_empty() {
                 if free == 0 {
-                    self.ready.push_front(channel);
-                    break;
+                    waiting.push_back(channel);
+                    continue;
                 }
                 free -= 1;
             }
             lane.state = State::Writing;
-            let (appends, bytes) = lane.next_write(if goes_alone { WRITE_DRAFTS } else { 1 });
+            let most = match (goes_alone, is_raced) {
+                (true, _) => WRITE_DRAFTS,
+                (false, true) => 1,
+                (false, false) => WRITE_DRAFTS - group.drafts,
+            };
+            let (appends, bytes) = lane.next_write(most);
+            let drafts = appends.len();
             let top = self.tops.take(&channel);
             let batch = Batch::new(channel, top, appends);
             if goes_alone {
                 self.start(vec![batch]);
                 continue;
             }
-            group.push(batch);
-            group_bytes += bytes;
-            if group.len() == WRITE_DRAFTS || group_bytes >= WRITE_BYTES {
-                self.start(std::mem::take(&mut group));
-                group_bytes = 0;
+            group.batches.push(batch);
+            group.drafts += drafts;
+            group.bytes += bytes;
+            if group.drafts >= WRITE_DRAFTS || group.bytes >= WRITE_BYTES {
+                let full = std::mem::take(group);
+                self.start(full.batches);
             }
         }
-        if !group.is_empty() {
-            self.start(group);
+        self.ready = waiting;
+        for group in [calm, raced] {
+            if !group.batches.is_empty() {
+                self.start(group.batches);
+            }
         }
     }
 
@@ -215,7 +239,7 @@ impl Line {
         if let Some(top) = top {
             self.tops.set(&channel, top);
         }
-        if failure.is_none() && !left.is_empty() {
+        if failure.is_none() && top.is_none() && !left.is_empty() {
             // Somebody was there first.
             self.rivals.note(&channel);
         }

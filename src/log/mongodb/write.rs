@@ -3,7 +3,8 @@
 //! An offset is claimed by inserting it, and only the one behind what a majority has is ever claimed. So no fail-over
 //! can take the ground away under it, and there is never a hole: not when the primary dies in the middle either, for
 //! what is left of a write then is a beginning of it. Drafts of one channel are inserted in order, and the first that
-//! fails ends the write; many channels go together only with a draft each.
+//! fails ends the write, for all channels in it; where each has one draft only, there is no order to keep, and the others
+//! go on.
 //!
 //! Where the outcome isn't known (the connection broke, the primary stepped down, no majority confirmed in time), it
 //! is found out before anything else of that channel is written: the draft is looked for by its ids, and if it isn't
@@ -99,7 +100,6 @@ enum Outcome {
     NotTried,
 }
 
-/// Takes either one batch, or several of one draft each.
 pub(super) async fn write(store: &Store, due: &Due, mut batches: Vec<Batch>) -> Vec<Settled> {
     let (outcomes, failure) = match try_write(store, &mut batches).await {
         Ok((outcomes, failure)) => (outcomes, failure),
@@ -121,7 +121,8 @@ async fn try_write(store: &Store, batches: &mut [Batch]) -> Result<(Vec<Outcome>
     if documents.is_empty() {
         return Ok((vec![], None));
     }
-    let (mut outcomes, mut failure) = insert(store, &mut session, documents, batches.len() == 1).await;
+    let ordered = batches.iter().any(|batch| batch.places.len() > 1);
+    let (mut outcomes, mut failure) = insert(store, &mut session, documents, ordered).await;
     if outcomes.contains(&Outcome::Stands) {
         let claims: Vec<_> = batches.iter().filter_map(Batch::claim).collect();
         let checked = within(READ_LIMIT, ground::check(store, &mut session, &claims)).await;
