@@ -31,7 +31,7 @@ pub(super) async fn write_all(
             let read = catch_up(node, outbox, behind, &mut batch).await;
             // The state speaks of what is in the batch: of this channel, that is more than was queued.
             for position in taken.positions.iter_mut().filter(|(name, _)| *name == read.0) {
-                position.1 = read.1;
+                position.1 = Some(read.1);
             }
         }
         node.metrics.delivered(taken.delivered);
@@ -135,7 +135,7 @@ impl Checkpoints {
         })
     }
 
-    fn at(&self, node: &Node, vector: Vec<(ChannelName, Cursor)>) -> Outgoing {
+    fn at(&self, node: &Node, vector: Vec<(ChannelName, Option<Cursor>)>) -> Outgoing {
         let Self { session, user, token, generation } = self;
         let token = token.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let state = SessionState {

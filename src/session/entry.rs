@@ -108,7 +108,7 @@ async fn identify(
     let id = known.map_or_else(SessionId::random, |state| state.session);
     let outbox = Arc::new(Outbox::new(codec));
     // Before the first answer, and the state that goes with it, can be written.
-    outbox.resume(vector.iter().filter_map(|(channel, cursor)| Some((channel.clone(), (*cursor)?))));
+    outbox.resume(vector.iter().cloned());
     let connection = node.next_connection();
     if !connect.detached {
         let user = rights.user();
@@ -142,9 +142,7 @@ fn vector(connect: &Connect, known: Option<&SessionState>) -> Vector {
     if !connect.subscriptions.is_empty() {
         return connect.subscriptions.iter().map(|entry| (entry.channel.clone(), entry.cursor)).collect();
     }
-    let of_state =
-        known.map(|state| state.vector.iter().map(|(channel, cursor)| (channel.clone(), Some(*cursor))));
-    of_state.into_iter().flatten().collect()
+    known.map(|state| state.vector.clone()).unwrap_or_default()
 }
 
 impl Session {

@@ -52,8 +52,8 @@ struct Queue {
     live_bytes: usize,
     deliveries: BTreeMap<DeliveryKey, Delivery>,
     next_key: u64,
-    /// Subscriptions that the client brought with it and that are not taken up yet: its state must not lose them.
-    resuming: BTreeMap<ChannelName, Cursor>,
+    /// Subscriptions that the client brought with it, or asked for, and that have not begun: its state must not lose them.
+    resuming: BTreeMap<ChannelName, Option<Cursor>>,
     behind: VecDeque<DeliveryKey>,
     /// Channels whose log could not be read: the session ends them.
     failed: Vec<ChannelName>,
@@ -77,7 +77,7 @@ struct Delivery {
 /// What was taken out of an outbox.
 pub(super) struct Taken {
     pub(super) behind: Option<Behind>,
-    pub(super) positions: Vec<(ChannelName, Cursor)>,
+    pub(super) positions: Vec<(ChannelName, Option<Cursor>)>,
     /// Publications queued since the last time, for the metrics.
     pub(super) delivered: u64,
 }
@@ -180,8 +180,9 @@ impl Outbox {
         self.ready.notify_one();
     }
 
-    /// Notes what the client is about to resume.
-    pub(super) fn resume(&self, vector: impl IntoIterator<Item = (ChannelName, Cursor)>) {
+    /// Notes what the client is about to subscribe to, and behind what if it comes back: should it be at another node
+    /// before that is done, it is done there.
+    pub(super) fn resume(&self, vector: impl IntoIterator<Item = (ChannelName, Option<Cursor>)>) {
         self.queue().resuming.extend(vector);
     }
 
@@ -338,9 +339,9 @@ impl Outbox {
 }
 
 impl Queue {
-    fn positions(&self) -> Vec<(ChannelName, Cursor)> {
+    fn positions(&self) -> Vec<(ChannelName, Option<Cursor>)> {
         let begun =
-            self.deliveries.values().map(|delivery| (delivery.channel.name().clone(), delivery.cursor));
+            self.deliveries.values().map(|delivery| (delivery.channel.name().clone(), Some(delivery.cursor)));
         begun.chain(self.resuming.clone()).collect()
     }
 

@@ -78,6 +78,10 @@ impl Session {
             return Err(Refusal::new(ErrorCode::LimitReached, message));
         }
         let presence = policy.presence && self.rights.allows(Permission::Presence, name);
+        if last.is_none() {
+            // With it the answer is not the same elsewhere: then the client has to ask again.
+            self.outbox.resume([(name.clone(), cursor)]);
+        }
 
         // In the fan-out before the log is read: a publication could fall between.
         let delivery = self.outbox.reserve();

@@ -327,16 +327,8 @@ impl<D: Doors> Life<D> {
         match frame {
             ServerFrame::Connected(connected) => {
                 self.state = Some(connected.state);
-                // A poll came to another node: the answers that waited at the one before are gone. Its state has no
-                // subscription that was not answered yet, so that one was asked for in vain.
-                if connected.id == 0 {
-                    self.moved = true;
-                    let is_lost =
-                        |listening: &Listening| !listening.live && !listening.barred && !listening.resumes;
-                    if self.channels.values().any(is_lost) {
-                        return Turn::GiveUp;
-                    }
-                }
+                // A poll came to another node: the answers that waited at the one before are gone.
+                self.moved |= connected.id == 0;
             }
             ServerFrame::Subscribed(subscribed) => self.subscribed(subscribed),
             ServerFrame::Publication(publication) => self.publication(publication),
