@@ -1,6 +1,6 @@
 //! A cluster is restarted and grows while all clients publish.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -41,9 +41,13 @@ async fn look_up(http: &Client<HttpConnector, Full<Bytes>>, node: &Node, user: &
 }
 
 async fn look_all_up(http: &Client<HttpConnector, Full<Bytes>>, node: &Node) -> HashMap<usize, String> {
-    let users = stream::iter(0..USERS);
-    let found = users.map(async |user| (user, look_up(http, node, &format!("u{user}")).await.node));
-    found.buffer_unordered(LOOK_UPS_AT_ONCE).collect().await
+    let found = Mutex::new(HashMap::new());
+    let look_up = async |user| {
+        let node = look_up(http, node, &format!("u{user}")).await.node;
+        found.lock().unwrap().insert(user, node);
+    };
+    stream::iter(0..USERS).for_each_concurrent(LOOK_UPS_AT_ONCE, look_up).await;
+    found.into_inner().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
