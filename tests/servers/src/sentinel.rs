@@ -56,6 +56,11 @@ impl RedisSentinel {
         self.servers[self.primary_at().await].address()
     }
 
+    /// Has the server that follows do something, which the primary then does not know of.
+    pub async fn command_replica(&self, words: &[&str]) -> String {
+        self.servers[1 - self.primary_at().await].command(words).await
+    }
+
     /// Returns when the process is gone, with the address it had. [`primary`](Self::primary) waits for the next.
     pub async fn kill_primary(&mut self) -> SocketAddr {
         let at = self.primary_at().await;
