@@ -17,6 +17,7 @@ use thiserror::Error;
 use xpush_protocol::{ChannelName, Cursor, SessionId, UserId};
 
 pub use carried::{Carried, Places, Standing, Taken};
+pub(crate) use inbox::Answers;
 pub use inbox::{Inbox, Requested};
 #[cfg(feature = "redis")]
 pub use redis::Redis;

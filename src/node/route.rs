@@ -21,7 +21,7 @@ use xpush_protocol::{ChannelName, Cursor, Epoch, ErrorCode};
 
 use super::{Node, Publishing};
 use crate::{
-    broker::{Carried, Places, Requested, Standing},
+    broker::{Answers, Carried, Places, Requested, Standing},
     membership::{NodeId, appender},
     namespace::{Policy, Retention},
     publication::Draft,
@@ -253,8 +253,12 @@ impl Node {
             if batch.is_empty() {
                 return;
             }
-            if let Some(appender) = self.appender_elsewhere(&channel) {
-                let places = self.ask_to_append(&appender, &channel, &batch).await.unwrap_or_default();
+            // Where too many answers are waited for already, that is no fault of the appender.
+            if let Some(appender) = self.appender_elsewhere(&channel)
+                && let Some(answers) = self.inbox.expect_appended()
+            {
+                let places = self.ask_to_append(&appender, answers, &channel, &batch).await;
+                let places = places.unwrap_or_default();
                 if places.len() < batch.len() {
                     self.routes.silence(&appender);
                 }
@@ -276,10 +280,10 @@ impl Node {
     async fn ask_to_append(
         &self,
         appender: &Appender,
+        mut answers: Answers<'_, Option<Places>>,
         channel: &ChannelName,
         batch: &VecDeque<Waiting>,
     ) -> Option<Places> {
-        let mut answers = self.inbox.expect_appended()?;
         let asked = Carried::Append {
             node: appender.id.clone(),
             from: self.id.clone(),

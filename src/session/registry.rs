@@ -50,6 +50,7 @@ struct Present {
     outbox: Arc<Outbox>,
     /// Its rights have expired: nothing private reaches it.
     muted: bool,
+    /// It is asked once. If it is here again, it could not go elsewhere.
     asked_to_go: bool,
 }
 
@@ -97,13 +98,14 @@ impl Sessions {
             let departed = Departed { session: session.clone(), user, connection, channels };
             tables.replaced.push((Instant::now() + LINGER, departed));
         }
+        let asked_to_go = tables.present.get(session).is_some_and(|older| older.asked_to_go);
         let present = Present {
             connection,
             generation,
             user: user.cloned(),
             outbox: Arc::clone(outbox),
             muted: false,
-            asked_to_go: false,
+            asked_to_go,
         };
         if let Some(older) = tables.present.insert(session.clone(), present) {
             hand_on(&older.outbox.take_messages(), outbox);
@@ -280,5 +282,37 @@ fn hand_on(messages: &VecDeque<Arc<Encoded>>, outbox: &Outbox) {
         if !outbox.push_message(message) {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use xpush_protocol::{Codec, Draining};
+
+    use super::*;
+
+    #[test]
+    fn a_session_is_asked_to_go_once_even_if_it_comes_back() {
+        let sessions = Sessions::default();
+        let ids = [SessionId::random(), SessionId::random(), SessionId::random()];
+        let enter = |session, connection| {
+            let outbox = Arc::new(Outbox::new(Codec::Json));
+            let entering =
+                Entering { session, user: None, connection, generation: connection, outbox: &outbox };
+            sessions.attach(entering);
+        };
+        ids.iter().for_each(|session| enter(session, 1));
+        let ask = |count| {
+            let mut asked = 0;
+            sessions.ask_to_go(count, |index| {
+                assert_eq!(index, asked);
+                asked += 1;
+                ServerFrame::Draining(Draining { reconnect_in: 0, close_in: 0 })
+            });
+            asked
+        };
+        assert_eq!(ask(2), 2);
+        ids.iter().for_each(|session| enter(session, 2));
+        assert_eq!((ask(2), ask(2)), (1, 0));
     }
 }

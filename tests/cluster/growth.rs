@@ -12,12 +12,12 @@ use hyper_util::{
 };
 use tokio::time::{Instant, sleep};
 use xpush_protocol::{Ticket, TicketRequest};
-use xpush_test_servers::{Mongo, Redis, ZooKeeper, until};
+use xpush_test_servers::until;
 
 use crate::{
     harness, load,
     measure::{Away, Times},
-    nodes::{self, Node, Shared, Signal},
+    nodes::{self, Node, Signal},
 };
 
 /// A client whose node is restarted is live elsewhere within this time, 99 times of 100.
@@ -54,9 +54,7 @@ async fn look_all_up(http: &Client<HttpConnector, Full<Bytes>>, node: &Node) -> 
 #[ignore = "takes the whole machine for minutes: ./tests/run cluster"]
 async fn a_node_that_is_added_takes_its_share_and_a_rolling_restart_costs_nothing() {
     let _alone = nodes::alone().await;
-    let (redis, mongo, zookeeper) = tokio::join!(Redis::start(), Mongo::start(1), ZooKeeper::start(1));
-    let shared = Shared { redis: redis.url(), mongodb: mongo.url(), zookeeper: zookeeper.connect_string() };
-    let (mut nodes, doors) = nodes::start(&[shared.clone(), shared.clone(), shared.clone()]).await;
+    let (servers, mut nodes, doors) = nodes::start_three().await;
     let running = load::workload(u64::from(std::process::id())).start(doors.clone()).await;
     running.publish();
     sleep(PAUSE).await;
@@ -64,7 +62,7 @@ async fn a_node_that_is_added_takes_its_share_and_a_rolling_restart_costs_nothin
     // One more.
     let http = Client::builder(TokioExecutor::new()).build_http();
     let before = look_all_up(&http, &nodes[0]).await;
-    let mut fourth = Node::new("n4", &shared);
+    let mut fourth = Node::new("n4", &servers.shared);
     let began = Instant::now();
     fourth.spawn();
     until("the new node to be looked up", async || {

@@ -4,13 +4,12 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
-use xpush_test_servers::{Mongo, Redis, ZooKeeper};
 
 use crate::{
     client::Recovery,
     load,
     measure::{self, Away, Times},
-    nodes::{self, Node, Shared},
+    nodes::{self, Node},
     random::Random,
 };
 
@@ -27,9 +26,7 @@ async fn a_node_that_is_killed_every_fifteen_seconds_costs_nothing() {
     let _alone = nodes::alone().await;
     let seed = u64::from(std::process::id());
     let mut random = Random(seed);
-    let (redis, mongo, zookeeper) = tokio::join!(Redis::start(), Mongo::start(1), ZooKeeper::start(1));
-    let shared = Shared { redis: redis.url(), mongodb: mongo.url(), zookeeper: zookeeper.connect_string() };
-    let (mut nodes, doors) = nodes::start(&[shared.clone(), shared.clone(), shared]).await;
+    let (_servers, mut nodes, doors) = nodes::start_three().await;
     let running = load::workload(seed).start(doors).await;
     running.publish();
     let end = Instant::now() + load::seconds();

@@ -15,14 +15,13 @@ use tokio::{
 };
 use xpush::client::{Client, Via, Visit};
 use xpush_protocol::{ClientFrame, Codec, Connect, EventName, Json, Publish, ServerFrame, Subscribe};
-use xpush_test_servers::{Mongo, Redis, ZooKeeper};
 use xpush_transports::Connection;
 
 use crate::{
     client::Doors,
     harness,
     measure::Took,
-    nodes::{self, ProcessDoors, Shared},
+    nodes::{self, ProcessDoors},
 };
 
 /// Messages a second.
@@ -140,9 +139,7 @@ async fn durable_rate(doors: &ProcessDoors, nodes: &[usize]) -> (f64, Took) {
 #[ignore = "takes the whole machine: ./tests/run cluster"]
 async fn what_a_message_costs_across_nodes() {
     let _alone = nodes::alone().await;
-    let (redis, mongo, zookeeper) = tokio::join!(Redis::start(), Mongo::start(1), ZooKeeper::start(1));
-    let shared = Shared { redis: redis.url(), mongodb: mongo.url(), zookeeper: zookeeper.connect_string() };
-    let (_nodes, doors) = nodes::start(&[shared.clone(), shared.clone(), shared]).await;
+    let (_servers, _nodes, doors) = nodes::start_three().await;
     for (retention, channel) in [("none", "typing:a"), ("recent", "live:a"), ("durable", "room:a")] {
         let took = across(&doors, channel).await;
         println!("{RATE} messages/s from one node to another, {retention}: {took}");

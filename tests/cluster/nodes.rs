@@ -20,6 +20,7 @@ use tokio::{
 };
 use xpush::client::{Server, Via, Visit};
 use xpush_protocol::Codec;
+use xpush_test_servers::{Mongo, Redis, ZooKeeper};
 
 use crate::{client::Doors, harness, measure};
 
@@ -186,6 +187,21 @@ impl Drop for Node {
 pub(crate) async fn alone() -> MutexGuard<'static, ()> {
     static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     ALONE.lock().await
+}
+
+/// The fewest servers that nodes can share; they end when it is dropped.
+pub(crate) struct Servers {
+    pub(crate) shared: Shared,
+    _servers: (Redis, Mongo, ZooKeeper),
+}
+
+/// Starts three nodes.
+pub(crate) async fn start_three() -> (Servers, Vec<Node>, ProcessDoors) {
+    let servers = tokio::join!(Redis::start(), Mongo::start(1), ZooKeeper::start(1));
+    let (redis, mongo, zookeeper) = &servers;
+    let shared = Shared { redis: redis.url(), mongodb: mongo.url(), zookeeper: zookeeper.connect_string() };
+    let (nodes, doors) = start(&[shared.clone(), shared.clone(), shared.clone()]).await;
+    (Servers { shared, _servers: servers }, nodes, doors)
 }
 
 /// Starts nodes side by side, one for each entry.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio::time::sleep;
 use xpush::client::{Via, Visit};
 use xpush_protocol::Codec;
-use xpush_test_servers::{Mongo, Redis, ZooKeeper};
 use xpush_transports::{Settings, longpoll};
 
 use crate::{
@@ -14,7 +13,7 @@ use crate::{
     client::Doors,
     load,
     measure::Times,
-    nodes::{self, ProcessDoors, Shared},
+    nodes::{self, ProcessDoors},
     run::Workload,
 };
 
@@ -53,9 +52,7 @@ impl Doors for Balanced {
 #[ignore = "takes the whole machine for minutes: ./tests/run cluster"]
 async fn polls_that_go_round_the_nodes_bring_every_message_once() {
     let _alone = nodes::alone().await;
-    let (redis, mongo, zookeeper) = tokio::join!(Redis::start(), Mongo::start(1), ZooKeeper::start(1));
-    let shared = Shared { redis: redis.url(), mongodb: mongo.url(), zookeeper: zookeeper.connect_string() };
-    let (mut nodes, doors) = nodes::start(&[shared.clone(), shared.clone(), shared]).await;
+    let (_servers, mut nodes, doors) = nodes::start_three().await;
     let balancer = Balancer::before(nodes.iter().map(|node| node.http).collect()).await;
     let workload = Workload {
         rooms: 12,
