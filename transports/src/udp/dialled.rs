@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::{
     datagram::{self, Packer},
+    end,
     frames::{Batch, Chunks, Frames, NoFrame},
     lanes::STREAMS,
     socket,
@@ -175,6 +176,7 @@ impl<F: Far> Streams<F> {
     }
 
     async fn next(&mut self) -> Result<Bytes, Closed> {
+        let mut ended = None;
         loop {
             if let Some(frame) = datagram::take(&mut self.datagram, self.limit)? {
                 return Ok(frame);
@@ -192,12 +194,16 @@ impl<F: Far> Streams<F> {
                     // The server ends its streams before it says why it closes.
                     Err(NoFrame::Finished) => {}
                     Err(NoFrame::Lost(what)) => {
-                        return Err(timeout(REASON_DEADLINE, far.closed()).await.unwrap_or(Closed::Lost(what)));
+                        ended = Some(timeout(REASON_DEADLINE, far.closed()).await.unwrap_or(Closed::Lost(what)));
                     }
                 },
-                stream = far.accept() => self.follow(stream?),
-                datagram = far.read_datagram() => self.datagram = datagram?,
-                closed = far.closed() => return Err(closed),
+                Ok(stream) = far.accept() => self.follow(stream),
+                Ok(datagram) = far.read_datagram() => self.datagram = datagram,
+                closed = end(&ended, far.closed()) => match ended {
+                    Some(_) => return Err(closed),
+                    // It may have come, with the last frames, after the streams were looked at: they get another look.
+                    None => ended = Some(closed),
+                },
             }
         }
     }
@@ -243,5 +249,87 @@ impl<F: Far> crate::Writer for Writer<F> {
     async fn close(mut self, farewell: Farewell) {
         let _ = timeout(FLUSH_DEADLINE, F::flush(&mut self.control)).await;
         let _ = timeout(CLOSE_DEADLINE - FLUSH_DEADLINE, self.far.close(&farewell)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::{pending, poll_fn},
+        sync::atomic::{AtomicBool, Ordering},
+        task::Poll,
+    };
+
+    use futures_util::task::AtomicWaker;
+    use xpush_protocol::CloseCode;
+
+    use super::*;
+    use crate::{Reader as _, TransportKind};
+
+    /// A server whose last frame and whose close come together, right after the client looked for frames.
+    #[derive(Clone, Default)]
+    struct Leaving(Arc<(AtomicBool, AtomicWaker)>);
+
+    impl Far for Leaving {
+        type Incoming = (Leaving, Option<Bytes>);
+        type Outgoing = ();
+
+        async fn chunk(stream: &mut Self::Incoming, _: usize) -> Result<Option<Bytes>, String> {
+            poll_fn(|context| {
+                let (has_come, reader) = &*stream.0.0;
+                reader.register(context.waker());
+                if !has_come.load(Ordering::Relaxed) {
+                    return Poll::Pending;
+                }
+                Poll::Ready(stream.1.take().map(Some).ok_or_else(|| "the connection is over".into()))
+            })
+            .await
+        }
+
+        async fn write((): &mut (), _: Vec<Bytes>) -> Result<(), String> {
+            Ok(())
+        }
+
+        async fn flush((): &mut ()) {}
+
+        async fn accept(&self) -> Result<Self::Incoming, Closed> {
+            let (has_come, reader) = &*self.0;
+            has_come.store(true, Ordering::Relaxed);
+            reader.wake();
+            Err(self.closed().await)
+        }
+
+        async fn read_datagram(&self) -> Result<Bytes, Closed> {
+            pending().await
+        }
+
+        fn send_datagram(&self, _: Bytes) {}
+
+        fn max_datagram(&self) -> usize {
+            0
+        }
+
+        async fn closed(&self) -> Closed {
+            Closed::ByPeer { code: CloseCode::Draining, reason: "the node leaves".into() }
+        }
+
+        async fn close(&self, _: &Farewell) {}
+    }
+
+    #[tokio::test]
+    async fn what_came_with_the_close_is_read_before_it_is_told() {
+        let server = Leaving::default();
+        let last = Bytes::from_static(b"the last frame");
+        let mut sent = Batch::default();
+        sent.push(&last);
+        let sent = sent.into_chunks(None).concat().into();
+        let address = "127.0.0.1:1".parse().unwrap();
+        let peer =
+            Peer { kind: TransportKind::Quic, address, codec: None, origin: None, wants_checkpoints: false };
+        let control = ((), (server.clone(), Some(sent)));
+        let connection = Connection::new(peer, server, control, &Settings::default());
+        let (_, mut reader, _) = crate::Connection::split(connection);
+        assert_eq!(reader.read().await, Ok(last));
+        assert!(matches!(reader.read().await, Err(Closed::ByPeer { code: CloseCode::Draining, .. })));
     }
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use xpush_protocol::CloseCode;
 
 use super::{
-    datagram,
+    datagram, end,
     frames::{Frames, NoFrame},
     lanes::Lanes,
 };
@@ -144,6 +144,7 @@ impl<L: Link> Reader<L> {
         datagram: &mut Bytes,
         limit: usize,
     ) -> Result<Bytes, Closed> {
+        let mut ended = None;
         loop {
             if let Some(frame) = datagram::take(datagram, limit)? {
                 return Ok(frame);
@@ -152,8 +153,12 @@ impl<L: Link> Reader<L> {
                 // What the client sent before it closed is read before the close is told.
                 biased;
                 frame = Self::command(shared, control, limit) => return frame,
-                next = shared.link.read_datagram() => *datagram = next?,
-                closed = shared.link.closed() => return Err(closed),
+                Ok(next) = shared.link.read_datagram() => *datagram = next,
+                closed = end(&ended, shared.link.closed()) => match ended {
+                    Some(_) => return Err(closed),
+                    // It may have come, with the last frames, after they were looked for: once more.
+                    None => ended = Some(closed),
+                },
             }
         }
     }

@@ -17,7 +17,7 @@ mod lanes;
 mod socket;
 pub(crate) mod tuning;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{future::Future, io, net::SocketAddr, sync::Arc};
 
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -28,7 +28,7 @@ pub(crate) use driver::Wires;
 #[cfg(feature = "webtransport")]
 pub(crate) use tuning::raise_for_http;
 
-use crate::{Admission, Settings, quic, tls::Certificates};
+use crate::{Admission, Closed, Settings, quic, tls::Certificates};
 
 /// Connections whose wire is up and that nobody has accepted yet. Full means that the node is busy: further
 /// handshakes wait, and then time out.
@@ -105,4 +105,12 @@ pub fn bind(
 pub(crate) fn address_of(connection: &quinn::Connection) -> SocketAddr {
     let address = connection.remote_address();
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// How a connection ended: as it is known already, or as `closed` will tell.
+async fn end(known: &Option<Closed>, closed: impl Future<Output = Closed>) -> Closed {
+    match known {
+        Some(known) => known.clone(),
+        None => closed.await,
+    }
 }
