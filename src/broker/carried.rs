@@ -67,13 +67,18 @@ pub enum Carried {
     Appended {
         node: NodeId,
         request: u64,
-        places: Places,
+        placed: Placed,
     },
 }
 
-/// Where the drafts of one request stand, in their order. Behind the last of these nothing was appended that is known
-/// of.
-pub type Places = Vec<Standing>;
+/// What became of the drafts of one request.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    /// Where they stand, in their order. Behind the last of these nothing was appended that is known of.
+    pub places: Vec<Standing>,
+    /// The rest would fare no better elsewhere: the log can't keep up.
+    pub is_behind: bool,
+}
 
 /// Where a draft stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,7 +163,7 @@ enum Packed<'a> {
     Appended {
         node: NodeId,
         request: u64,
-        places: Places,
+        placed: Placed,
     },
 }
 
@@ -283,8 +288,8 @@ impl Carried {
                 drafts: drafts.iter().map(PackedDraft::new).collect(),
             },
             Self::Appending { node, request } => Packed::Appending { node: node.clone(), request: *request },
-            Self::Appended { node, request, places } => {
-                Packed::Appended { node: node.clone(), request: *request, places: places.clone() }
+            Self::Appended { node, request, placed } => {
+                Packed::Appended { node: node.clone(), request: *request, placed: placed.clone() }
             }
         };
         let mut bytes = vec![FORMAT];
@@ -333,7 +338,7 @@ impl Carried {
                 Self::Append { node, from, request, sent, channel, drafts }
             }
             Packed::Appending { node, request } => Self::Appending { node, request },
-            Packed::Appended { node, request, places } => Self::Appended { node, request, places },
+            Packed::Appended { node, request, placed } => Self::Appended { node, request, placed },
         })
     }
 }
@@ -402,7 +407,10 @@ mod tests {
             Carried::Appended {
                 node,
                 request: 6,
-                places: vec![Standing { epoch: 1, offset: u64::MAX, duplicate: true }],
+                placed: Placed {
+                    places: vec![Standing { epoch: 1, offset: u64::MAX, duplicate: true }],
+                    is_behind: true,
+                },
             },
             Carried::Taken(Taken { session: SessionId::random(), generation: 4 }),
         ] {

@@ -12,7 +12,7 @@ use tokio::{
 };
 use xpush_protocol::{ChannelName, ServerFrame, Target};
 
-use super::{Carried, Places};
+use super::{Carried, Placed};
 use crate::{channel::Channels, membership::NodeId, publication::Draft, session::Sessions};
 
 /// How long the other nodes are waited for, to tell how many sessions took a private message.
@@ -35,7 +35,7 @@ pub struct Inbox {
     /// How many sessions took a private message.
     accepted: Requests<u32>,
     /// Where drafts stand that another node was asked to append; `None` while it is at it.
-    appended: Requests<Option<Places>>,
+    appended: Requests<Option<Placed>>,
     requested: mpsc::Sender<Requested>,
     to_append: Mutex<Option<mpsc::Receiver<Requested>>>,
     doubt: Notify,
@@ -141,11 +141,12 @@ impl Inbox {
                 let asker = from.clone();
                 let requested = Requested { from, request, sent, channel, drafts };
                 if self.requested.try_send(requested).is_err() {
-                    return vec![Carried::Appended { node: asker, request, places: Vec::new() }];
+                    let placed = Placed { is_behind: true, ..Placed::default() };
+                    return vec![Carried::Appended { node: asker, request, placed }];
                 }
             }
             Carried::Appending { node: _, request } => self.appended.answer(request, None),
-            Carried::Appended { node: _, request, places } => self.appended.answer(request, Some(places)),
+            Carried::Appended { node: _, request, placed } => self.appended.answer(request, Some(placed)),
             Carried::Taken(taken) => {
                 let waited = self.sessions.hand_over(&taken);
                 let to = |message| Carried::Message {
@@ -178,7 +179,7 @@ impl Inbox {
     }
 
     /// A number for drafts that another node is to append. `None`: too many wait.
-    pub(crate) fn expect_appended(&self) -> Option<Answers<'_, Option<Places>>> {
+    pub(crate) fn expect_appended(&self) -> Option<Answers<'_, Option<Placed>>> {
         self.appended.expect()
     }
 

@@ -16,7 +16,7 @@ use futures_util::future::{self, BoxFuture};
 use thiserror::Error;
 use xpush_protocol::{ChannelName, Cursor, SessionId, UserId};
 
-pub use carried::{Carried, Places, Standing, Taken};
+pub use carried::{Carried, Placed, Standing, Taken};
 pub(crate) use inbox::Answers;
 pub use inbox::{Inbox, Requested};
 #[cfg(feature = "redis")]

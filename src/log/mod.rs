@@ -186,6 +186,9 @@ pub enum LogError {
     /// Worth a retry: a disk that was full may have room again.
     #[error("the log can't be written: {reason}")]
     Unavailable { reason: String },
+    /// Worth a retry, later: more comes than can be written.
+    #[error("the log is behind: what came {} s ago is not written yet; publish less, or try again", waited.as_secs())]
+    Behind { waited: Duration },
     #[error("the log has as many channels as it may ({limit})")]
     TooManyChannels { limit: usize },
     /// At opening.

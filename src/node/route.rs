@@ -21,7 +21,8 @@ use xpush_protocol::{ChannelName, Cursor, Epoch, ErrorCode};
 
 use super::{Node, Publishing};
 use crate::{
-    broker::{Answers, Carried, Places, Requested, Standing},
+    broker::{Answers, Carried, Placed, Requested, Standing},
+    log::LogError,
     membership::{NodeId, appender},
     namespace::{Policy, Retention},
     publication::Draft,
@@ -257,9 +258,9 @@ impl Node {
             if let Some(appender) = self.appender_elsewhere(&channel)
                 && let Some(answers) = self.inbox.expect_appended()
             {
-                let places = self.ask_to_append(&appender, answers, &channel, &batch).await;
-                let places = places.unwrap_or_default();
-                if places.len() < batch.len() {
+                let placed = self.ask_to_append(&appender, answers, &channel, &batch).await;
+                let Placed { places, is_behind } = placed.unwrap_or_default();
+                if places.len() < batch.len() && !is_behind {
                     self.routes.silence(&appender);
                 }
                 for Standing { epoch, offset, duplicate } in places {
@@ -271,19 +272,26 @@ impl Node {
                     // Nobody listens if the publisher is gone. The publication stands all the same.
                     let _ = reply.send(Ok((cursor, duplicate)));
                 }
+                if is_behind {
+                    // Beside the other node, this one would only stand in its way.
+                    for Waiting { began, reply, .. } in batch.drain(..) {
+                        self.metrics.append_failed();
+                        let _ = reply.send(Err(LogError::Behind { waited: began.elapsed() }.into()));
+                    }
+                }
             }
             self.append_here(&channel, batch).await;
         }
     }
 
-    /// What the appender made of a batch: of all of it, or of the first ones. `None`: it says nothing.
+    /// What the appender made of a batch. `None`: it says nothing.
     async fn ask_to_append(
         &self,
         appender: &Appender,
-        mut answers: Answers<'_, Option<Places>>,
+        mut answers: Answers<'_, Option<Placed>>,
         channel: &ChannelName,
         batch: &VecDeque<Waiting>,
-    ) -> Option<Places> {
+    ) -> Option<Placed> {
         let asked = Carried::Append {
             node: appender.id.clone(),
             from: self.id.clone(),
@@ -341,41 +349,53 @@ impl Node {
             self.publishing.spawn(async move {
                 let (from, request) = (requested.from.clone(), requested.request);
                 let mut appending = pin!(node.append_for(requested));
-                let places = loop {
+                let placed = loop {
                     tokio::select! {
-                        places = &mut appending => break places,
+                        placed = &mut appending => break placed,
                         () = sleep(SIGN_OF_LIFE) => {}
                     }
                     // Lost, like the answer: who asked appends it too, and it stands once.
                     let _ = node.broker.publish(Carried::Appending { node: from.clone(), request }).await;
                 };
-                let _ = node.broker.publish(Carried::Appended { node: from, request, places }).await;
+                let _ = node.broker.publish(Carried::Appended { node: from, request, placed }).await;
                 drop(served);
             });
         }
     }
 
-    async fn append_for(self: &Arc<Self>, requested: Requested) -> Places {
+    async fn append_for(self: &Arc<Self>, requested: Requested) -> Placed {
         let Requested { sent, channel, drafts, .. } = requested;
-        let mut places = Vec::with_capacity(drafts.len());
+        let mut placed = Placed { places: Vec::with_capacity(drafts.len()), is_behind: false };
         let is_stale = now().saturating_sub(sent) > STALE_AFTER.as_millis() as u64;
         let policy = self.policy(&channel);
-        let Ok(policy @ Policy { retention: Retention::Durable { .. }, .. }) = policy else { return places };
+        let Ok(policy @ Policy { retention: Retention::Durable { .. }, .. }) = policy else { return placed };
         if is_stale {
-            return places;
+            return placed;
         }
         let mut under_way = Vec::with_capacity(drafts.len());
+        let mut refused = None;
         for draft in drafts {
             match self.publish_here(policy, &channel, draft, ()).await {
                 Ok(publishing) => under_way.push(publishing),
-                Err(_) => break,
+                Err(refusal) => {
+                    refused = Some(refusal);
+                    break;
+                }
             }
         }
         for publishing in under_way {
-            // Why it can't be appended here, whoever sent it finds out for itself.
-            let Ok((cursor, duplicate)) = publishing.await else { break };
-            places.push(Standing { epoch: cursor.epoch.0, offset: cursor.offset, duplicate });
+            match publishing.await {
+                Ok((Cursor { epoch, offset }, duplicate)) => {
+                    placed.places.push(Standing { epoch: epoch.0, offset, duplicate });
+                }
+                Err(refusal) => {
+                    refused = Some(refusal);
+                    break;
+                }
+            }
         }
-        places
+        // A log that says when to come again is there. Why else it can't be appended here, who sent it finds out.
+        placed.is_behind = refused.is_some_and(|refusal| refusal.retry_after.is_some());
+        placed
     }
 }

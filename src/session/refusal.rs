@@ -17,6 +17,9 @@ pub struct Refusal {
     pub retry_after: Option<u32>,
 }
 
+/// A log that is behind gets so many milliseconds to write what it has.
+const RETRY_AFTER_BEHIND: u32 = 1000;
+
 impl Refusal {
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
@@ -32,15 +35,17 @@ impl Refusal {
 
 impl From<LogError> for Refusal {
     fn from(error: LogError) -> Self {
+        let retry_after = matches!(error, LogError::Behind { .. }).then_some(RETRY_AFTER_BEHIND);
         let code = match error {
             LogError::TooManyChannels { .. } => ErrorCode::LimitReached,
             LogError::Damaged { .. } => ErrorCode::Internal,
             LogError::Unavailable { .. }
+            | LogError::Behind { .. }
             | LogError::Open { .. }
             | LogError::Database { .. }
             | LogError::NewerFormat { .. } => ErrorCode::LogUnavailable,
         };
-        Self::new(code, error.to_string())
+        Self { retry_after, ..Self::new(code, error.to_string()) }
     }
 }
 

@@ -50,11 +50,12 @@ const REQUESTS: usize = 1024;
 /// What could not be written, or found out, in so long is given up. Its publisher may retry it with its id.
 pub(super) const APPEND_LIMIT: Duration = Duration::from_secs(10);
 
+/// What comes to a lane whose first has waited so long is refused at once. Else publishers that give up and come again
+/// keep a log that fell behind there: all that it writes is for nobody.
+pub(super) const BEHIND: Duration = Duration::from_secs(3);
+
 /// How often it is looked for what has waited that long.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
-
-/// What they are told who waited that long, where nothing else is known.
-const LATE: &str = "the log did not get to it in time";
 
 /// A lane whose drafts were refused twice in a row rests so long. The first time there is no reason to: MongoDB
 /// refuses a key when a majority has the other one, so a look tells. And who rests longer than the nodes that it races
@@ -86,6 +87,8 @@ pub(super) struct Line {
     writes: JoinSet<Vec<Settled>>,
     tops: Arc<Tops>,
     rivals: Arc<Rivals>,
+    /// Why the last write failed, if it did.
+    fault: Option<String>,
 }
 
 /// What goes in one write.
@@ -128,6 +131,7 @@ impl Line {
             writes: JoinSet::new(),
             tops,
             rivals,
+            fault: None,
         }
     }
 
@@ -165,7 +169,10 @@ impl Line {
 
     fn take(&mut self, channel: ChannelName, append: Append) {
         if let Some(lane) = self.lanes.get_mut(&channel) {
-            lane.waiting.push_back(append);
+            match lane.waiting.front().map(Append::waited).filter(|waited| *waited >= BEHIND) {
+                Some(waited) => append.answer(Err(late(self.fault.as_deref(), waited))),
+                None => lane.waiting.push_back(append),
+            }
             return;
         }
         self.ready.push_back(channel.clone());
@@ -250,7 +257,6 @@ impl Line {
         }
         let pause = lane.pause(failure.is_some());
         lane.state = State::Ready;
-        let mut reason = LATE.to_owned();
         match failure {
             Some(failure @ Failure::Damaged(_)) => {
                 let error = failure.into();
@@ -261,17 +267,17 @@ impl Line {
                 let error = LogError::Unavailable { reason: why.clone() };
                 lane.refuse(&error, Append::is_untried);
                 self.refuse_all(&error);
-                reason = why;
+                self.fault = Some(why);
             }
             Some(Failure::Unknown(why)) => {
                 debug!(%channel, why, "a write did not get through");
-                reason = why;
+                self.fault = Some(why);
             }
-            None => {}
+            None => self.fault = None,
         }
         let Some(lane) = self.lanes.get_mut(&channel) else { return };
         // Here, and not only at the next look for all: that finds lanes which rest, and this one hardly does.
-        lane.give_up(&reason);
+        lane.give_up(self.fault.as_deref());
         if lane.waiting.is_empty() {
             self.lanes.remove(&channel);
         } else if pause.is_zero() {
@@ -308,7 +314,8 @@ impl Line {
 
     /// Answers those who waited too long.
     fn give_up(&mut self) {
-        let refused = self.answer_waiting(|lane| lane.give_up(LATE));
+        let fault = self.fault.clone();
+        let refused = self.answer_waiting(|lane| lane.give_up(fault.as_deref()));
         if refused > 0 {
             warn!(refused, "appends waited too long and are given up");
         }
@@ -361,12 +368,20 @@ impl Lane {
         before - self.waiting.len()
     }
 
-    fn give_up(&mut self, reason: &str) -> usize {
+    fn give_up(&mut self, fault: Option<&str>) -> usize {
         let now = Instant::now();
         if self.waiting.front().is_none_or(|append| append.deadline > now) {
             return 0;
         }
-        self.refuse(&LogError::Unavailable { reason: reason.into() }, |append| append.deadline <= now)
+        self.refuse(&late(fault, APPEND_LIMIT), |append| append.deadline <= now)
+    }
+}
+
+/// Why it takes so long: MongoDB does not do what it is asked, or it is asked for too much.
+fn late(fault: Option<&str>, waited: Duration) -> LogError {
+    match fault {
+        Some(reason) => LogError::Unavailable { reason: reason.into() },
+        None => LogError::Behind { waited },
     }
 }
 

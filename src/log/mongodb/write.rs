@@ -14,6 +14,7 @@
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
     sync::Arc,
+    time::Duration,
 };
 
 use futures_util::future::try_join;
@@ -34,6 +35,7 @@ use super::{
     super::{Appended, LogError},
     failure::{Failure, within},
     ground::{self, Claim},
+    line::APPEND_LIMIT,
     read::{begin_of_kept, kept_by_count},
     record::{self, Place},
     retention::Due,
@@ -380,6 +382,10 @@ impl Append {
     pub(super) fn answer(self, answer: Result<Appended, LogError>) {
         // Nobody listens if the caller dropped its future. The publication stands all the same.
         let _ = self.reply.send(answer);
+    }
+
+    pub(super) fn waited(&self) -> Duration {
+        APPEND_LIMIT.saturating_sub(self.deadline.saturating_duration_since(Instant::now()))
     }
 
     /// Whether it surely was not written by this node.
