@@ -394,8 +394,8 @@ impl Node {
                 }
             }
         }
-        // A log that says when to come again is there. Why else it can't be appended here, who sent it finds out.
-        placed.is_behind = refused.is_some_and(|refusal| refusal.retry_after.is_some());
+        // Why else it can't be appended here, whoever sent it finds out for itself.
+        placed.is_behind = refused.is_some_and(|refusal| refusal.code == ErrorCode::Busy);
         placed
     }
 }

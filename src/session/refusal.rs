@@ -39,8 +39,8 @@ impl From<LogError> for Refusal {
         let code = match error {
             LogError::TooManyChannels { .. } => ErrorCode::LimitReached,
             LogError::Damaged { .. } => ErrorCode::Internal,
+            LogError::Behind { .. } => ErrorCode::Busy,
             LogError::Unavailable { .. }
-            | LogError::Behind { .. }
             | LogError::Open { .. }
             | LogError::Database { .. }
             | LogError::NewerFormat { .. } => ErrorCode::LogUnavailable,

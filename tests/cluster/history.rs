@@ -13,8 +13,9 @@ use std::{
 use tokio::time::Instant;
 use xpush_protocol::{ChannelName, Cursor, Epoch};
 
-/// Records before the history has to grow: a run of a minute.
-const CAPACITY: usize = 1 << 20;
+/// The history grows by so many records. One piece would be copied as it grows: with two million records that took so
+/// long that all clients believed their nodes dead.
+const PIECE: usize = 1 << 16;
 
 /// A client, for as long as the run lasts, over all its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -130,18 +131,27 @@ pub(crate) struct Kept {
 pub(crate) struct History {
     pub(crate) streams: Vec<Stream>,
     began: Instant,
-    records: Mutex<Vec<Record>>,
+    /// In pieces. The last one is being filled.
+    records: Mutex<Vec<Vec<Record>>>,
 }
 
 impl History {
     pub(crate) fn new(streams: Vec<Stream>) -> Arc<Self> {
-        Arc::new(Self { streams, began: Instant::now(), records: Mutex::new(Vec::with_capacity(CAPACITY)) })
+        Arc::new(Self { streams, began: Instant::now(), records: Mutex::default() })
     }
 
     pub(crate) fn add(&self, client: ClientNumber, event: Event) {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         // Under the lock: the times are in the records' order.
-        records.push(Record { at: self.began.elapsed(), client, event });
+        let record = Record { at: self.began.elapsed(), client, event };
+        match records.last_mut() {
+            Some(piece) if piece.len() < PIECE => piece.push(record),
+            _ => {
+                let mut piece = Vec::with_capacity(PIECE);
+                piece.push(record);
+                records.push(piece);
+            }
+        }
     }
 
     /// Since the beginning.
@@ -152,11 +162,14 @@ impl History {
     /// What happened from then on, so far.
     pub(crate) fn since(&self, from: Duration) -> Vec<Record> {
         let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        records[records.partition_point(|record| record.at < from)..].to_vec()
+        let first = records.partition_point(|piece| piece.last().is_some_and(|last| last.at < from));
+        let records = records[first..].iter().flatten();
+        records.skip_while(|record| record.at < from).cloned().collect()
     }
 
     /// All of it, once nobody adds to it any more.
     pub(crate) fn take(&self) -> Vec<Record> {
-        std::mem::take(&mut self.records.lock().unwrap_or_else(PoisonError::into_inner))
+        let pieces = std::mem::take(&mut *self.records.lock().unwrap_or_else(PoisonError::into_inner));
+        pieces.into_iter().flatten().collect()
     }
 }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -27,6 +28,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at whether it has come.
 const LOOK: Duration = Duration::from_millis(200);
+/// And where each goes over all that happened meanwhile, which the nodes feel: it is told to the second anyway.
+const LONG_LOOK: Duration = Duration::from_secs(1);
 /// Of a log.
 const PAGE: u16 = 256;
 
@@ -169,7 +172,7 @@ impl<D: Doors> Running<D> {
         let deadline = from + limit + Duration::from_secs(5);
         let mut all_live = None;
         while self.now() < deadline {
-            sleep(LOOK).await;
+            sleep(LONG_LOOK).await;
             if self.live() < self.views.len() {
                 all_live = None;
                 continue;
@@ -236,17 +239,17 @@ impl<D: Doors> Running<D> {
     }
 
     async fn read_logs(&self) -> Vec<Kept> {
+        join_all((0..self.stage.doors.count()).map(|node| self.read_logs_of(node))).await.concat()
+    }
+
+    async fn read_logs_of(&self, node: usize) -> Vec<Kept> {
         let mut kept = Vec::new();
-        for node in 0..self.stage.doors.count() {
-            let mut reader = self.reader(node).await.unwrap();
-            for (n, stream) in self.stage.history.streams.iter().enumerate() {
-                let log = read_log(&mut reader, stream, ChannelNumber(n as u32), node).await;
-                kept.push(
-                    log.unwrap_or_else(|why| panic!("node {node} does not give {}: {why}", stream.name)),
-                );
-            }
-            reader.close().await;
+        let mut reader = self.reader(node).await.unwrap();
+        for (n, stream) in self.stage.history.streams.iter().enumerate() {
+            let log = read_log(&mut reader, stream, ChannelNumber(n as u32), node).await;
+            kept.push(log.unwrap_or_else(|why| panic!("node {node} does not give {}: {why}", stream.name)));
         }
+        reader.close().await;
         kept
     }
 

@@ -82,7 +82,7 @@ async fn append_at_last(log: &MongoDb, room: &ChannelName, publisher: &str, n: u
         assert!(begun.elapsed() < BOUND, "it took {:?}", begun.elapsed());
         match appended {
             Ok(appended) => return appended,
-            Err(LogError::Unavailable { .. }) => {}
+            Err(LogError::Unavailable { .. } | LogError::Behind { .. }) => {}
             Err(error) => panic!("{error}"),
         }
     }

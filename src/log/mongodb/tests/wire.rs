@@ -1,10 +1,16 @@
 //! A wire that loses an answer, or holds a request back until nobody waits for it any more.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use tokio::time::interval;
 use xpush_test_servers::{Proxy, until};
 
 use super::{
+    super::line::BEHIND,
     failover::BOUND,
     server::{connect, database, server},
 };
@@ -72,5 +78,36 @@ async fn a_write_that_comes_late_stands_once_or_not_at_all() {
     for room in [taken, free] {
         let top = direct.extent(&room).await.unwrap().top;
         assert_eq!(append(&*log, &room, draft("ann", 3)).await.cursor().offset, top + 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_to_a_channel_that_is_behind_is_refused_at_once() {
+    let (server, database) = (server().await, database());
+    let proxy = Proxy::to(server.address(0)).await;
+    let log = connect_through(&proxy, &database).await;
+    let room = channel("room:a");
+    append(&*log, &room, draft("ann", 1)).await;
+    proxy.stall_upstream();
+    let written = log.append(&room, draft("ann", 2)).await.unwrap();
+    let in_line = log.append(&room, draft("ann", 3)).await.unwrap();
+    let mut later = FuturesUnordered::new();
+    let mut tries = interval(Duration::from_millis(50));
+    let refused = loop {
+        tokio::select! {
+            refused = later.next(), if !later.is_empty() => break refused.unwrap(),
+            _ = tries.tick() => later.push(log.append(&room, draft("bob", later.len() as u64)).await.unwrap()),
+        }
+    };
+    assert!(matches!(refused, Err(LogError::Behind { waited }) if waited >= BEHIND), "{refused:?}");
+    // Another channel is not behind.
+    let other = log.append(&channel("room:b"), draft("ann", 1)).await.unwrap();
+    proxy.heal();
+    for (pending, offset) in [(written, 2), (in_line, 3), (other, 1)] {
+        let appended = pending.await.unwrap();
+        assert!(
+            matches!(appended, Appended::New { .. }) && appended.cursor().offset == offset,
+            "{appended:?}"
+        );
     }
 }
