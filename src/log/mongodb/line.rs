@@ -26,7 +26,7 @@ use super::{
     retention::Due,
     rivals::Rivals,
     store::Store,
-    write::{Append, Batch, Settled, write},
+    write::{Append, Batch, Settled, Standing, Taken, write},
 };
 
 /// Writes under way at one time. More would each hold less, and cost MongoDB more: with 4, three nodes at 2,000 messages a
@@ -43,6 +43,10 @@ const WRITE_BYTES: usize = 4 * 1024 * 1024;
 /// A lane in which other nodes append, and so many wait, gets a write of its own. With 2, the writes of many short lanes
 /// stood in each other's way: 256 appends at a time to 200 channels were a third as many in a second.
 const LONG_LANE: usize = 8;
+
+/// Where a message turned out to be there already, so many behind it are suspect too: who lost a connection sends all again
+/// that was not answered. One look tells; else each of them would cost a write, and end it for all that goes with it.
+const SUSPECTS: usize = 200;
 
 /// So many are taken into their lanes at one time.
 const REQUESTS: usize = 1024;
@@ -104,6 +108,8 @@ struct Lane {
     state: State,
     /// Writes in a row that got nothing through.
     setbacks: u32,
+    /// It was held up by another lane in the same write.
+    was_held_up: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,7 +160,8 @@ impl Line {
                     }
                 }
                 Some(settled) = self.writes.join_next() => match settled {
-                    Ok(settled) => settled.into_iter().for_each(|settled| self.settle(settled)),
+                    // The last first: those that were held up go to the front, each before the next.
+                    Ok(settled) => settled.into_iter().rev().for_each(|settled| self.settle(settled)),
                     Err(error) => {
                         // Its lanes could never go on. Dropping them tells all who wait.
                         error!(%error, "a write of the log panicked; the log is closed");
@@ -176,13 +183,15 @@ impl Line {
             return;
         }
         self.ready.push_back(channel.clone());
-        self.lanes
-            .insert(channel, Lane { waiting: VecDeque::from([append]), state: State::Ready, setbacks: 0 });
+        self.lanes.insert(
+            channel,
+            Lane { waiting: VecDeque::from([append]), state: State::Ready, setbacks: 0, was_held_up: false },
+        );
     }
 
     /// Lanes go together: one command for many channels does more than one for each of them. But lanes in which other
     /// nodes append too may be refused, and then hold up what goes with them in order: they go with their first draft
-    /// each, or alone.
+    /// each, or alone. So do those that were held up: whatever else would do so shows in one write, and not one by one.
     fn start_writes(&mut self) {
         let mut free = WRITES.saturating_sub(self.writes.len());
         if free == 0 {
@@ -198,7 +207,8 @@ impl Line {
             let is_last = self.ready.is_empty() && raced.batches.is_empty();
             let goes_alone =
                 is_raced && lane.waiting.len() > 1 && (lane.waiting.len() >= LONG_LANE || is_last);
-            let group = if is_raced { &mut raced } else { &mut calm };
+            let is_careful = is_raced || lane.was_held_up;
+            let group = if is_careful { &mut raced } else { &mut calm };
             if goes_alone || group.batches.is_empty() {
                 if free == 0 {
                     waiting.push_back(channel);
@@ -207,7 +217,8 @@ impl Line {
                 free -= 1;
             }
             lane.state = State::Writing;
-            let most = match (goes_alone, is_raced) {
+            lane.was_held_up = false;
+            let most = match (goes_alone, is_careful) {
                 (true, _) => WRITE_DRAFTS,
                 (false, true) => 1,
                 (false, false) => WRITE_DRAFTS - group.drafts,
@@ -242,18 +253,25 @@ impl Line {
     }
 
     fn settle(&mut self, settled: Settled) {
-        let Settled { channel, top, left, is_ahead, failure } = settled;
+        let Settled { channel, top, left, is_ahead, is_held_up, refused, failure } = settled;
         if let Some(top) = top {
             self.tops.set(&channel, top);
         }
-        if failure.is_none() && top.is_none() && !left.is_empty() {
-            // Somebody was there first.
+        if refused == Some(Taken::Offset) {
             self.rivals.note(&channel);
         }
         let Some(lane) = self.lanes.get_mut(&channel) else { return };
-        lane.setbacks = if is_ahead { 0 } else { lane.setbacks.saturating_add(1) };
+        lane.was_held_up = is_held_up;
+        if !is_held_up {
+            lane.setbacks = if is_ahead { 0 } else { lane.setbacks.saturating_add(1) };
+        }
         for append in left.into_iter().rev() {
             lane.waiting.push_front(append);
+        }
+        if refused == Some(Taken::Ids) {
+            let new = |append: &&mut Append| append.standing == Standing::New;
+            let suspects = lane.waiting.iter_mut().take(SUSPECTS).filter(new);
+            suspects.for_each(|append| append.standing = Standing::Suspect);
         }
         let pause = lane.pause(failure.is_some());
         lane.state = State::Ready;
@@ -280,6 +298,9 @@ impl Line {
         lane.give_up(self.fault.as_deref());
         if lane.waiting.is_empty() {
             self.lanes.remove(&channel);
+        } else if is_held_up {
+            // Before what came meanwhile.
+            self.ready.push_front(channel);
         } else if pause.is_zero() {
             self.ready.push_back(channel);
         } else {

@@ -25,7 +25,7 @@ use crate::publication::{Draft, Publication};
 /// So many channels are asked for in one query.
 pub(super) const TOPS: usize = 500;
 
-/// And so many messages by their ids, each of which is a plan of its own to MongoDB.
+/// And so many messages by their ids. Those of each publisher are a plan of its own to MongoDB.
 const MESSAGES: usize = 200;
 
 /// MongoDB sends so many publications at one time, or 16 MB. Most pages are one batch.
@@ -260,8 +260,13 @@ impl Store {
     ) -> Result<Vec<Option<Arc<Publication>>>, Failure> {
         let mut messages = Vec::with_capacity(drafts.len());
         for drafts in drafts.chunks(MESSAGES) {
-            let wanted: Vec<_> =
-                drafts.iter().map(|(channel, draft)| self.key(channel).message(draft)).collect();
+            let mut by_publisher = HashMap::<_, Vec<_>>::new();
+            for (channel, draft) in drafts {
+                let ids = by_publisher.entry((*channel, &draft.publisher)).or_default();
+                ids.push(draft.message_id.as_str());
+            }
+            let of_publisher = |((channel, publisher), ids)| self.key(channel).messages(publisher, ids);
+            let wanted: Vec<_> = by_publisher.into_iter().map(of_publisher).collect();
             let mut projection = as_published();
             projection.extend(doc! { "channel": 1, "publisher": 1 });
             let find = self

@@ -14,7 +14,7 @@ use ring::digest::{SHA256, digest};
 use xpush_protocol::{Binary, ChannelName, Json, Payload};
 
 use super::super::LogError;
-use crate::publication::{Draft, Publication};
+use crate::publication::{Draft, Publication, Publisher};
 
 /// Between an app's id and a channel's name: neither has this byte.
 const END_OF_APP: u8 = 0;
@@ -60,6 +60,14 @@ impl Key {
         let mut filter = self.all();
         filter.insert("publisher", draft.publisher.as_str());
         filter.insert("message_id", draft.message_id.as_str());
+        filter
+    }
+
+    /// Those that have these ids of a publisher.
+    pub(super) fn messages(&self, publisher: &Publisher, ids: Vec<&str>) -> Document {
+        let mut filter = self.all();
+        filter.insert("publisher", publisher.as_str());
+        filter.insert("message_id", doc! { "$in": ids });
         filter
     }
 
@@ -113,6 +121,9 @@ pub(super) fn by_offset() -> Document {
 pub(super) fn by_message() -> Document {
     doc! { "h": 1, "app": 1, "channel": 1, "publisher": 1, "message_id": 1 }
 }
+
+/// What MongoDB calls that index, in its errors too.
+pub(super) const BY_MESSAGE: &str = "h_1_app_1_channel_1_publisher_1_message_id_1";
 
 /// What is too old, however many channels there are. Only what expires is in it.
 pub(super) fn by_expire() -> Document {

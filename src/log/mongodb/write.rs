@@ -59,8 +59,8 @@ pub(super) struct Append {
 pub(super) enum Standing {
     /// It was never written by this node.
     New,
-    /// Its ids or its offset are another's: which of them, a look tells.
-    Refused,
+    /// Its message may be there already: a look tells.
+    Suspect,
     /// This node tried to write it and heard no end of it. Where it stands now, nobody has announced it.
     InDoubt,
 }
@@ -88,6 +88,10 @@ pub(super) struct Settled {
     pub(super) left: Vec<Append>,
     /// Whether somebody was answered.
     pub(super) is_ahead: bool,
+    /// Nothing speaks against it: the write ended before it.
+    pub(super) is_held_up: bool,
+    /// Why a draft of it was refused, if one was.
+    pub(super) refused: Option<Taken>,
     pub(super) failure: Option<Failure>,
 }
 
@@ -96,10 +100,19 @@ pub(super) struct Settled {
 enum Outcome {
     /// A majority has it.
     Stands,
-    Refused,
+    Refused(Taken),
     Unknown,
     /// It was not inserted and won't be.
     NotTried,
+}
+
+/// What a draft was refused for. By MongoDB's own words, so nothing but speed depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// Another node was first.
+    Offset,
+    /// The message may be there already.
+    Ids,
 }
 
 pub(super) async fn write(store: &Store, due: &Due, mut batches: Vec<Batch>) -> Vec<Settled> {
@@ -263,7 +276,8 @@ async fn insert(
                 let is_refused = error.code == DUPLICATE_KEY;
                 only_refused &= is_refused;
                 let Some(outcome) = outcomes.get_mut(error.index) else { continue };
-                *outcome = if is_refused { Outcome::Refused } else { Outcome::Unknown };
+                *outcome =
+                    if is_refused { Outcome::Refused(taken(&error.message)) } else { Outcome::Unknown };
                 if ordered {
                     outcomes[error.index + 1..].fill(Outcome::NotTried);
                 }
@@ -279,6 +293,12 @@ async fn insert(
         failure @ Failure::Unreachable(_) => (vec![Outcome::NotTried; count], Some(failure)),
         failure => (outcomes, Some(failure)),
     }
+}
+
+/// Out of `… index: NAME dup key: VALUES`; the values are somebody else's words.
+fn taken(message: &str) -> Taken {
+    let before_values = message.split(" dup key:").next().unwrap_or_default();
+    if before_values.ends_with(record::BY_MESSAGE) { Taken::Ids } else { Taken::Offset }
 }
 
 impl Batch {
@@ -328,6 +348,7 @@ impl Batch {
         let begin = top.map_or(0, |top| top.offset);
         let mut places = places.into_iter();
         let mut is_sure = true;
+        let mut refused = None;
         let mut left = Vec::new();
         let mut answers: HashMap<_, Option<Cursor>> = HashMap::with_capacity(appends.len());
         for mut append in appends {
@@ -350,10 +371,11 @@ impl Batch {
                     append.answer(Ok(Appended::New { epoch, publication }));
                     continue;
                 }
-                (_, Outcome::Refused) => {
+                (_, Outcome::Refused(taken)) => {
                     is_sure = false;
+                    refused = Some(taken);
                     if append.standing == Standing::New {
-                        append.standing = Standing::Refused;
+                        append.standing = Standing::Suspect;
                     }
                 }
                 (_, Outcome::Unknown) => {
@@ -372,7 +394,9 @@ impl Batch {
             channel,
             top: top.filter(|_| is_sure),
             is_ahead: left.len() < size,
+            is_held_up: is_sure && !left.is_empty() && failure.is_none(),
             left,
+            refused,
             failure: failure.cloned(),
         }
     }
