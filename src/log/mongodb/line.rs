@@ -22,11 +22,11 @@ use xpush_protocol::ChannelName;
 use super::{
     super::LogError,
     failure::Failure,
+    lately::Lately,
     record::Place,
     retention::Due,
-    rivals::Rivals,
     store::Store,
-    write::{Append, Batch, Settled, Standing, Taken, write},
+    write::{Append, Batch, Settled, Taken, write},
 };
 
 /// Writes under way at one time. More would each hold less, and cost MongoDB more: with 4, three nodes at 2,000 messages a
@@ -43,10 +43,6 @@ const WRITE_BYTES: usize = 4 * 1024 * 1024;
 /// A lane in which other nodes append, and so many wait, gets a write of its own. With 2, the writes of many short lanes
 /// stood in each other's way: 256 appends at a time to 200 channels were a third as many in a second.
 const LONG_LANE: usize = 8;
-
-/// Where a message turned out to be there already, so many behind it are suspect too: who lost a connection sends all again
-/// that was not answered. One look tells; else each of them would cost a write, and end it for all that goes with it.
-const SUSPECTS: usize = 200;
 
 /// So many are taken into their lanes at one time.
 const REQUESTS: usize = 1024;
@@ -90,7 +86,10 @@ pub(super) struct Line {
     paused: BinaryHeap<Reverse<(Instant, ChannelName)>>,
     writes: JoinSet<Vec<Settled>>,
     tops: Arc<Tops>,
-    rivals: Arc<Rivals>,
+    rivals: Arc<Lately>,
+    /// The channels to which messages come that are there already: who lost a connection sends all again that was not
+    /// answered. There, all are looked for first. Else each of them would cost a write, and end it for all that goes with it.
+    repeats: Lately,
     /// Why the last write failed, if it did.
     fault: Option<String>,
 }
@@ -124,7 +123,7 @@ impl Line {
         store: Arc<Store>,
         due: Arc<Due>,
         tops: Arc<Tops>,
-        rivals: Arc<Rivals>,
+        rivals: Arc<Lately>,
         requests: mpsc::Receiver<Request>,
     ) -> Self {
         Self {
@@ -137,6 +136,7 @@ impl Line {
             writes: JoinSet::new(),
             tops,
             rivals,
+            repeats: Lately::default(),
             fault: None,
         }
     }
@@ -223,7 +223,10 @@ impl Line {
                 (false, true) => 1,
                 (false, false) => WRITE_DRAFTS - group.drafts,
             };
-            let (appends, bytes) = lane.next_write(most);
+            let (mut appends, bytes) = lane.next_write(most);
+            if self.repeats.has(&channel) {
+                appends.iter_mut().for_each(Append::suspect);
+            }
             let drafts = appends.len();
             let top = self.tops.take(&channel);
             let batch = Batch::new(channel, top, appends);
@@ -253,12 +256,14 @@ impl Line {
     }
 
     fn settle(&mut self, settled: Settled) {
-        let Settled { channel, top, left, is_ahead, is_held_up, refused, failure } = settled;
+        let Settled { channel, top, left, is_ahead, is_held_up, taken, failure } = settled;
         if let Some(top) = top {
             self.tops.set(&channel, top);
         }
-        if refused == Some(Taken::Offset) {
-            self.rivals.note(&channel);
+        match taken {
+            Some(Taken::Offset) => self.rivals.note(&channel),
+            Some(Taken::Ids) => self.repeats.note(&channel),
+            None => {}
         }
         let Some(lane) = self.lanes.get_mut(&channel) else { return };
         lane.was_held_up = is_held_up;
@@ -267,11 +272,6 @@ impl Line {
         }
         for append in left.into_iter().rev() {
             lane.waiting.push_front(append);
-        }
-        if refused == Some(Taken::Ids) {
-            let new = |append: &&mut Append| append.standing == Standing::New;
-            let suspects = lane.waiting.iter_mut().take(SUSPECTS).filter(new);
-            suspects.for_each(|append| append.standing = Standing::Suspect);
         }
         let pause = lane.pause(failure.is_some());
         lane.state = State::Ready;

@@ -6,11 +6,11 @@
 
 mod failure;
 mod ground;
+mod lately;
 mod line;
 mod read;
 mod record;
 mod retention;
-mod rivals;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -31,10 +31,10 @@ use xpush_protocol::{ChannelName, Cursor, Epoch};
 #[cfg(test)]
 pub(super) use self::tests::open;
 use self::{
+    lately::Lately,
     line::{APPEND_LIMIT, Line, Request, Tops},
     read::TOPS,
     retention::Due,
-    rivals::Rivals,
     store::Store,
     write::{Append, Standing},
 };
@@ -53,7 +53,8 @@ pub struct MongoDb {
     requests: mpsc::Sender<Request>,
     /// Shared with the line.
     tops: Arc<Tops>,
-    rivals: Arc<Rivals>,
+    /// The channels in which other nodes append.
+    rivals: Arc<Lately>,
     /// The places in the line, in bytes.
     places: Arc<Semaphore>,
     tasks: Mutex<Option<Tasks>>,
@@ -76,7 +77,7 @@ impl MongoDb {
         keep: KeepByNamespace,
     ) -> Result<Self, LogError> {
         let store = Arc::new(Store::open(url, database, app, keep).await?);
-        let (due, tops, rivals) = (Arc::<Due>::default(), Arc::<Tops>::default(), Arc::<Rivals>::default());
+        let (due, tops, rivals) = (Arc::<Due>::default(), Arc::<Tops>::default(), Arc::<Lately>::default());
         // A place takes APPEND_BYTES at least, so all who have one fit in, and `Close` beside them.
         let (requests, line) = mpsc::channel(LINE_BYTES / APPEND_BYTES + 1);
         let token = CancellationToken::new();

@@ -75,6 +75,7 @@ pub(super) struct Batch {
     places: Vec<Place>,
     /// How many they were before some were found and answered.
     size: usize,
+    taken: Option<Taken>,
 }
 
 /// What makes a message one.
@@ -90,8 +91,8 @@ pub(super) struct Settled {
     pub(super) is_ahead: bool,
     /// Nothing speaks against it: the write ended before it.
     pub(super) is_held_up: bool,
-    /// Why a draft of it was refused, if one was.
-    pub(super) refused: Option<Taken>,
+    /// What was found taken.
+    pub(super) taken: Option<Taken>,
     pub(super) failure: Option<Failure>,
 }
 
@@ -106,7 +107,7 @@ enum Outcome {
     NotTried,
 }
 
-/// What a draft was refused for. By MongoDB's own words, so nothing but speed depends on it.
+/// What a draft can't have. A refusal tells it in MongoDB's own words, so nothing but speed depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
     /// Another node was first.
@@ -182,6 +183,7 @@ async fn prepare(store: &Store, session: &mut ClientSession, batches: &mut [Batc
                     append.answer(Ok(Appended::New { epoch: store.epoch, publication }));
                 }
                 Some(publication) if is_kept(store, &batch.channel, batch.top, &publication) => {
+                    batch.taken = Some(Taken::Ids);
                     let cursor = Cursor { epoch: store.epoch, offset: publication.offset };
                     append.answer(Ok(Appended::Duplicate(cursor)));
                 }
@@ -303,7 +305,7 @@ fn taken(message: &str) -> Taken {
 
 impl Batch {
     pub(super) fn new(channel: ChannelName, top: Option<Place>, appends: Vec<Append>) -> Self {
-        Self { channel, top, size: appends.len(), appends, places: vec![] }
+        Self { channel, top, size: appends.len(), appends, places: vec![], taken: None }
     }
 
     /// The drafts that have to be looked for.
@@ -343,12 +345,11 @@ impl Batch {
         mut outcomes: impl Iterator<Item = Outcome>,
         failure: Option<&Failure>,
     ) -> Settled {
-        let Self { channel, mut top, appends, places, size } = self;
+        let Self { channel, mut top, appends, places, size, mut taken } = self;
         let epoch = store.epoch;
         let begin = top.map_or(0, |top| top.offset);
         let mut places = places.into_iter();
         let mut is_sure = true;
-        let mut refused = None;
         let mut left = Vec::new();
         let mut answers: HashMap<_, Option<Cursor>> = HashMap::with_capacity(appends.len());
         for mut append in appends {
@@ -371,12 +372,10 @@ impl Batch {
                     append.answer(Ok(Appended::New { epoch, publication }));
                     continue;
                 }
-                (_, Outcome::Refused(taken)) => {
+                (_, Outcome::Refused(why)) => {
                     is_sure = false;
-                    refused = Some(taken);
-                    if append.standing == Standing::New {
-                        append.standing = Standing::Suspect;
-                    }
+                    taken = Some(why);
+                    append.suspect();
                 }
                 (_, Outcome::Unknown) => {
                     is_sure = false;
@@ -396,7 +395,7 @@ impl Batch {
             is_ahead: left.len() < size,
             is_held_up: is_sure && !left.is_empty() && failure.is_none(),
             left,
-            refused,
+            taken,
             failure: failure.cloned(),
         }
     }
@@ -410,6 +409,13 @@ impl Append {
 
     pub(super) fn waited(&self) -> Duration {
         APPEND_LIMIT.saturating_sub(self.deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Has it looked for.
+    pub(super) fn suspect(&mut self) {
+        if self.standing == Standing::New {
+            self.standing = Standing::Suspect;
+        }
     }
 
     /// Whether it surely was not written by this node.

@@ -204,8 +204,9 @@ fn process(at: usize, port: &Port, program: &Path) -> Process {
             "log=(file_max=2MB,prealloc=false)",
             "--setParameter",
             "diagnosticDataCollectionEnabled=false",
+            // It begins to write back at a twentieth of this.
             "--wiredTigerCacheSizeGB",
-            "1",
+            "4",
         ]
         .map(str::to_owned)
         .into();

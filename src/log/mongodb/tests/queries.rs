@@ -1,5 +1,6 @@
 //! What the database does for a query: it walks an index, and takes what is asked for.
 
+use futures_util::future::join_all;
 use mongodb::bson::{Bson, Document, doc};
 
 use super::{
@@ -7,9 +8,12 @@ use super::{
     ALL,
     server::{connect, database, server},
 };
-use crate::log::{
-    From, KeepByNamespace, Log, LogError, MongoDb, Query,
-    fixture::{append, channel, draft},
+use crate::{
+    log::{
+        Appended, From, KeepByNamespace, Log, LogError, MongoDb, Query,
+        fixture::{append, channel, draft},
+    },
+    publication::Publisher,
 };
 
 async fn explain(log: &MongoDb, command: Document) -> String {
@@ -64,13 +68,48 @@ async fn a_page_and_an_end_walk_the_index_of_offsets_and_sort_nothing() {
 async fn a_message_is_found_by_its_ids() {
     let (_server, log) = filled().await;
     let key = log.store.key(&channel("room:a"));
-    let messages = [key.message(&draft("ann", 7)), key.message(&draft("ann", 9))].map(Bson::from);
+    let messages = [("ann", vec!["7", "9"]), ("bob", vec!["7"])];
+    let messages = messages.map(|(name, ids)| Bson::from(key.messages(&Publisher::backend(name), ids)));
     let command = doc! {
         "find": "messages", "filter": { "$or": messages.to_vec() }, "hint": record::by_message(),
     };
     let plan = explain(&log, command).await;
     assert!(stages(&plan, "IXSCAN") > 0 && stages(&plan, "COLLSCAN") == 0, "{plan}");
     assert!(plan.contains("\"totalDocsExamined\": 2"), "{plan}");
+}
+
+/// Appends so many messages to each of so many channels, and tells what was new.
+async fn append_all(log: &MongoDb, channels: u64, messages: u64) -> usize {
+    let mut pending = Vec::new();
+    for n in 1..=messages {
+        for room in 0..channels {
+            pending.push(log.append(&channel(&format!("room:{room}")), draft("ann", n)).await.unwrap());
+        }
+    }
+    let appended = join_all(pending).await;
+    appended.into_iter().filter(|appended| matches!(appended, Ok(Appended::New { .. }))).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_messages_that_are_sent_again_cost_few_writes() {
+    let (_server, log) = filled().await;
+    assert_eq!(append_all(&log, 40, 5).await, 200);
+    let database = log.store.messages.client().database(&log.store.messages.namespace().db);
+    let profile = async |level: i32| database.run_command(doc! { "profile": level }).await.unwrap();
+    profile(2).await;
+    // What is new stands behind what was there, in each channel.
+    assert_eq!(append_all(&log, 40, 6).await, 40);
+    profile(0).await;
+    let log_of_commands = database.collection::<Document>("system.profile");
+    let writes = log_of_commands.count_documents(doc! { "op": "insert" }).await.unwrap();
+    assert!((1..=40).contains(&writes), "{writes} writes for 200 messages that were there already");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_index_of_ids_is_known_by_its_name() {
+    let (_server, log) = filled().await;
+    let names = log.store.messages.list_index_names().await.unwrap();
+    assert!(names.iter().any(|name| name == record::BY_MESSAGE), "{names:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-//! In which channels other nodes append now, as far as this one was told or found its own appends refused.
+//! What was lately found out of a channel: that other nodes append to it, or that messages come that are there already.
 
 use std::{
     collections::HashSet,
@@ -9,13 +9,14 @@ use std::{
 use tokio::time::Instant;
 use xpush_protocol::ChannelName;
 
-/// A channel in which another node appended is remembered for so long at least, and twice as long at most. Where appends
-/// come more seldom than this, they seldom meet.
+/// A channel is remembered for so long at least, and twice as long at most. Where appends of several nodes come more seldom
+/// than this, they seldom meet.
 const REMEMBERED_FOR: Duration = Duration::from_secs(2);
+
 /// Channels that are remembered, twice. In one more, appends go on standing in each other's way.
 const CAPACITY: usize = 64 * 1024;
 
-pub(super) struct Rivals(Mutex<Generations>);
+pub(super) struct Lately(Mutex<Generations>);
 
 struct Generations {
     recent: HashSet<ChannelName>,
@@ -23,14 +24,14 @@ struct Generations {
     since: Instant,
 }
 
-impl Default for Rivals {
+impl Default for Lately {
     fn default() -> Self {
         let (recent, earlier) = (HashSet::new(), HashSet::new());
         Self(Mutex::new(Generations { recent, earlier, since: Instant::now() }))
     }
 }
 
-impl Rivals {
+impl Lately {
     pub(super) fn note(&self, channel: &ChannelName) {
         self.with(|Generations { recent, .. }| {
             if recent.len() < CAPACITY && !recent.contains(channel) {
@@ -63,16 +64,16 @@ mod tests {
     use crate::log::fixture::channel;
 
     #[tokio::test(start_paused = true)]
-    async fn rivals_are_forgotten_once_they_are_still() {
-        let (rivals, a, b) = (Rivals::default(), channel("room:a"), channel("room:b"));
-        rivals.note(&a);
-        assert!(rivals.has(&a) && !rivals.has(&b));
+    async fn what_does_not_come_again_is_forgotten() {
+        let (lately, a, b) = (Lately::default(), channel("room:a"), channel("room:b"));
+        lately.note(&a);
+        assert!(lately.has(&a) && !lately.has(&b));
         tokio::time::advance(REMEMBERED_FOR).await;
-        rivals.note(&b);
-        assert!(rivals.has(&a) && rivals.has(&b));
+        lately.note(&b);
+        assert!(lately.has(&a) && lately.has(&b));
         tokio::time::advance(REMEMBERED_FOR).await;
-        assert!(!rivals.has(&a) && rivals.has(&b));
+        assert!(!lately.has(&a) && lately.has(&b));
         tokio::time::advance(REMEMBERED_FOR * 2).await;
-        assert!(!rivals.has(&b));
+        assert!(!lately.has(&b));
     }
 }
