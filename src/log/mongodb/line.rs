@@ -17,16 +17,17 @@ use tokio::{
     time::{Instant, interval, sleep_until},
 };
 use tracing::{debug, error, warn};
-use xpush_protocol::ChannelName;
+use xpush_protocol::{ChannelName, Cursor};
 
 use super::{
-    super::LogError,
+    super::{Appended, LogError},
     failure::Failure,
     lately::Lately,
     record::Place,
     retention::Due,
     store::Store,
-    write::{Append, Batch, Settled, Taken, write},
+    write::{Append, Batch, Settled, Taken, is_kept, write},
+    written::Written,
 };
 
 /// Writes under way at one time. More would each hold less, and cost MongoDB more: with 4, three nodes at 2,000 messages a
@@ -90,6 +91,7 @@ pub(super) struct Line {
     /// The channels to which messages come that are there already: who lost a connection sends all again that was not
     /// answered. There, all are looked for first. Else each of them would cost a write, and end it for all that goes with it.
     repeats: Lately,
+    written: Written,
     /// Why the last write failed, if it did.
     fault: Option<String>,
 }
@@ -137,6 +139,7 @@ impl Line {
             tops,
             rivals,
             repeats: Lately::default(),
+            written: Written::default(),
             fault: None,
         }
     }
@@ -203,6 +206,19 @@ impl Line {
             if lane.state != State::Ready {
                 continue;
             }
+            let top = self.tops.peek(&channel);
+            let stood = |append: &Append| {
+                let stood = self.written.find(&channel, append.ids())?;
+                // Where only a number is kept, and where the channel ends is not known, the database has to tell.
+                let is_told = top.is_some() || self.store.keep(&channel).count.is_none();
+                let is_kept = is_told && is_kept(&self.store, &channel, top, stood);
+                is_kept.then_some(Cursor { epoch: self.store.epoch, offset: stood.offset })
+            };
+            lane.answer_first(stood);
+            if lane.waiting.is_empty() {
+                self.lanes.remove(&channel);
+                continue;
+            }
             let is_raced = self.rivals.has(&channel);
             let is_last = self.ready.is_empty() && raced.batches.is_empty();
             let goes_alone =
@@ -223,7 +239,7 @@ impl Line {
                 (false, true) => 1,
                 (false, false) => WRITE_DRAFTS - group.drafts,
             };
-            let (mut appends, bytes) = lane.next_write(most);
+            let (mut appends, bytes) = lane.next_write(most, stood);
             if self.repeats.has(&channel) {
                 appends.iter_mut().for_each(Append::suspect);
             }
@@ -256,9 +272,12 @@ impl Line {
     }
 
     fn settle(&mut self, settled: Settled) {
-        let Settled { channel, top, left, is_ahead, is_held_up, taken, failure } = settled;
+        let Settled { channel, top, written, left, is_ahead, is_held_up, taken, failure } = settled;
         if let Some(top) = top {
             self.tops.set(&channel, top);
+        }
+        for (ids, stood) in written {
+            self.written.note(channel.clone(), ids, stood);
         }
         match taken {
             Some(Taken::Offset) => self.rivals.note(&channel),
@@ -357,12 +376,28 @@ impl Line {
 }
 
 impl Lane {
-    /// What goes into the next write, so many at most, and its bytes.
-    fn next_write(&mut self, drafts: usize) -> (Vec<Append>, usize) {
+    /// Answers the first ones, as far as they stand already.
+    fn answer_first(&mut self, stood: impl Fn(&Append) -> Option<Cursor>) {
+        while let Some(cursor) = self.waiting.front().and_then(&stood) {
+            let Some(append) = self.waiting.pop_front() else { return };
+            append.answer(Ok(Appended::Duplicate(cursor)));
+        }
+    }
+
+    /// What goes into the next write, so many at most, and its bytes. What stands already is answered.
+    fn next_write(
+        &mut self,
+        drafts: usize,
+        stood: impl Fn(&Append) -> Option<Cursor>,
+    ) -> (Vec<Append>, usize) {
         let mut bytes = 0;
         let mut appends = Vec::new();
         while appends.len() < drafts && bytes < WRITE_BYTES {
             let Some(append) = self.waiting.pop_front() else { break };
+            if let Some(cursor) = stood(&append) {
+                append.answer(Ok(Appended::Duplicate(cursor)));
+                continue;
+            }
             bytes += append.draft.payload.len();
             appends.push(append);
         }
@@ -435,6 +470,11 @@ impl Tops {
                 generation.remove(channel);
             }
         }
+    }
+
+    fn peek(&self, channel: &ChannelName) -> Option<Place> {
+        let tops = self.generations();
+        tops.recent.get(channel).or_else(|| tops.earlier.get(channel)).copied()
     }
 
     /// While a write is under way there is none: only its end tells where the channel ends.

@@ -15,6 +15,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod write;
+mod written;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -40,6 +40,7 @@ use super::{
     record::{self, Place},
     retention::Due,
     store::{DUPLICATE_KEY, READ_LIMIT, Store, WRITE_LIMIT, majority},
+    written::Stood,
 };
 use crate::publication::{Draft, Publication, Publisher};
 
@@ -79,12 +80,14 @@ pub(super) struct Batch {
 }
 
 /// What makes a message one.
-type Ids = (Publisher, MessageId);
+pub(super) type Ids = (Publisher, MessageId);
 
 /// What became of a batch.
 pub(super) struct Settled {
     pub(super) channel: ChannelName,
     pub(super) top: Option<Place>,
+    /// What stands since.
+    pub(super) written: Vec<(Ids, Stood)>,
     /// What has to be tried again, in order.
     pub(super) left: Vec<Append>,
     /// Whether somebody was answered.
@@ -182,7 +185,7 @@ async fn prepare(store: &Store, session: &mut ClientSession, batches: &mut [Batc
                 Some(publication) if append.standing == Standing::InDoubt => {
                     append.answer(Ok(Appended::New { epoch: store.epoch, publication }));
                 }
-                Some(publication) if is_kept(store, &batch.channel, batch.top, &publication) => {
+                Some(publication) if is_kept(store, &batch.channel, batch.top, Stood::of(&publication)) => {
                     batch.taken = Some(Taken::Ids);
                     let cursor = Cursor { epoch: store.epoch, offset: publication.offset };
                     append.answer(Ok(Appended::Duplicate(cursor)));
@@ -229,10 +232,11 @@ async fn find(
     Ok(found)
 }
 
-fn is_kept(store: &Store, channel: &ChannelName, top: Option<Place>, publication: &Publication) -> bool {
+/// Whether what stood there stands yet.
+pub(super) fn is_kept(store: &Store, channel: &ChannelName, top: Option<Place>, stood: Stood) -> bool {
     let keep = store.keep(channel);
-    publication.offset >= kept_by_count(keep, top.map_or(0, |top| top.offset))
-        && begin_of_kept(keep).is_none_or(|begin| publication.time > begin)
+    stood.offset >= kept_by_count(keep, top.map_or(0, |top| top.offset))
+        && begin_of_kept(keep).is_none_or(|begin| stood.time > begin)
 }
 
 /// Lets a message that is trimmed, and not yet deleted, be said again. It stays where it is, without its publisher:
@@ -350,7 +354,7 @@ impl Batch {
         let begin = top.map_or(0, |top| top.offset);
         let mut places = places.into_iter();
         let mut is_sure = true;
-        let mut left = Vec::new();
+        let (mut written, mut left) = (Vec::new(), Vec::new());
         let mut answers: HashMap<_, Option<Cursor>> = HashMap::with_capacity(appends.len());
         for mut append in appends {
             let answer = match answers.entry(append.ids()) {
@@ -368,6 +372,7 @@ impl Batch {
                     top = Some(place);
                     let offset = place.offset;
                     answer.insert(Some(Cursor { epoch, offset }));
+                    written.push((append.ids(), Stood { offset, time: append.draft.time }));
                     let publication = Arc::new(append.draft.clone().into_publication(offset));
                     append.answer(Ok(Appended::New { epoch, publication }));
                     continue;
@@ -394,6 +399,7 @@ impl Batch {
             top: top.filter(|_| is_sure),
             is_ahead: left.len() < size,
             is_held_up: is_sure && !left.is_empty() && failure.is_none(),
+            written,
             left,
             taken,
             failure: failure.cloned(),
@@ -423,7 +429,7 @@ impl Append {
         self.standing != Standing::InDoubt
     }
 
-    fn ids(&self) -> Ids {
+    pub(super) fn ids(&self) -> Ids {
         (self.draft.publisher.clone(), self.draft.message_id.clone())
     }
 }
