@@ -49,7 +49,7 @@ pub(crate) fn workload(seed: u64) -> Workload {
         rooms: 180,
         lives: 20,
         clients: 500,
-        listens: 1,
+        listens: 2,
         rate: if is_timed() { FULL_RATE } else { SHORT_RATE },
         payload: 100,
         // What is silent for as long on a machine that does other things may only be busy.

@@ -15,6 +15,7 @@ use std::{
 
 use tempfile::TempDir;
 use tokio::{
+    net::TcpStream,
     sync::MutexGuard,
     time::{Instant, sleep},
 };
@@ -271,13 +272,14 @@ async fn is_ready(url: &str) -> bool {
 pub(crate) struct ProcessDoors(Arc<RwLock<Vec<Arc<Door>>>>);
 
 struct Door {
+    http: SocketAddr,
     url: String,
     server: Mutex<Option<Arc<Server>>>,
 }
 
 impl ProcessDoors {
     pub(crate) fn add(&self, node: &Node) {
-        let door = Door { url: node.url(), server: Mutex::default() };
+        let door = Door { http: node.http, url: node.url(), server: Mutex::default() };
         self.0.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(door));
     }
 }
@@ -293,6 +295,8 @@ impl Doors for ProcessDoors {
         V::Output: Send,
     {
         let door = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)[node]);
+        // Clients ask over HTTP where to go before they dial: UDP says nothing of a node that is gone.
+        TcpStream::connect(door.http).await.map_err(|error| error.to_string())?;
         let known = door.server.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let server = match known {
             Some(server) => server,

@@ -26,7 +26,7 @@ use super::{
     record::Place,
     retention::Due,
     store::Store,
-    write::{Append, Batch, Settled, Taken, is_kept, write},
+    write::{Append, Batch, Settled, Taken, write},
     written::Written,
 };
 
@@ -207,13 +207,7 @@ impl Line {
                 continue;
             }
             let top = self.tops.peek(&channel);
-            let stood = |append: &Append| {
-                let stood = self.written.find(&channel, append.ids())?;
-                // Where only a number is kept, and where the channel ends is not known, the database has to tell.
-                let is_told = top.is_some() || self.store.keep(&channel).count.is_none();
-                let is_kept = is_told && is_kept(&self.store, &channel, top, stood);
-                is_kept.then_some(Cursor { epoch: self.store.epoch, offset: stood.offset })
-            };
+            let stood = |append: &Append| self.written.cursor(&self.store, &channel, top, append);
             lane.answer_first(stood);
             if lane.waiting.is_empty() {
                 self.lanes.remove(&channel);

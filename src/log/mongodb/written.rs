@@ -3,9 +3,13 @@
 
 use std::collections::HashMap;
 
-use xpush_protocol::ChannelName;
+use xpush_protocol::{ChannelName, Cursor};
 
-use super::write::Ids;
+use super::{
+    record::Place,
+    store::Store,
+    write::{Append, Ids, is_kept},
+};
 use crate::publication::Publication;
 
 /// Messages that are remembered, twice: the last, and those before.
@@ -39,7 +43,22 @@ impl Written {
         self.recent.insert((channel, ids), stood);
     }
 
-    pub(super) fn find(&self, channel: &ChannelName, ids: Ids) -> Option<Stood> {
+    /// Where the message of this append stands, if it does and that is known here. `top` is where the channel ends.
+    pub(super) fn cursor(
+        &self,
+        store: &Store,
+        channel: &ChannelName,
+        top: Option<Place>,
+        append: &Append,
+    ) -> Option<Cursor> {
+        let stood = self.find(channel, append.ids())?;
+        // Where only a number is kept, and nobody knows where the channel ends, the database has to tell.
+        let is_told = top.is_some() || store.keep(channel).count.is_none();
+        let is_kept = is_told && is_kept(store, channel, top, stood);
+        is_kept.then_some(Cursor { epoch: store.epoch, offset: stood.offset })
+    }
+
+    fn find(&self, channel: &ChannelName, ids: Ids) -> Option<Stood> {
         let key = (channel.clone(), ids);
         self.recent.get(&key).or_else(|| self.earlier.get(&key)).copied()
     }

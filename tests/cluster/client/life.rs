@@ -329,6 +329,8 @@ impl<D: Doors> Life<D> {
                 self.state = Some(connected.state);
                 // A poll came to another node: the answers that waited at the one before are gone.
                 self.moved |= connected.id == 0;
+                // Who has no right to anything has nothing to wait for.
+                self.note_recovery();
             }
             ServerFrame::Subscribed(subscribed) => self.subscribed(subscribed),
             ServerFrame::Publication(publication) => self.publication(publication),
