@@ -7,7 +7,7 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, VecDeque},
     future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,9 +23,9 @@ use super::{
     super::{Appended, LogError},
     failure::Failure,
     lately::Lately,
-    record::Place,
     retention::Due,
     store::Store,
+    tops::Tops,
     write::{Append, Batch, Settled, Taken, write},
     written::Written,
 };
@@ -66,9 +66,6 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// Where writes fail, it doubles up to this.
 const MAX_PAUSE: Duration = Duration::from_millis(200);
-
-/// The ends of so many channels are remembered, twice: the last used, and those before.
-const CACHED_TOPS: usize = 32 * 1024;
 
 pub(super) enum Request {
     Append(ChannelName, Append),
@@ -439,54 +436,5 @@ async fn wait_until(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
         None => future::pending().await,
-    }
-}
-
-/// The newest offsets of the channels that were written to last, as far as a majority has them. Another node may have
-/// gone on since; then the next write is refused, and its lane asks again.
-#[derive(Default)]
-pub(super) struct Tops(Mutex<Generations>);
-
-#[derive(Default)]
-struct Generations {
-    recent: HashMap<ChannelName, Place>,
-    earlier: HashMap<ChannelName, Place>,
-}
-
-impl Tops {
-    /// Another node said that the channel reaches so far. It is asked for anew rather than believed: a hole would be
-    /// for good.
-    pub(super) fn told(&self, channel: &ChannelName, offset: u64) {
-        let mut tops = self.generations();
-        let Generations { recent, earlier } = &mut *tops;
-        for generation in [recent, earlier] {
-            if generation.get(channel).is_some_and(|top| top.offset < offset) {
-                generation.remove(channel);
-            }
-        }
-    }
-
-    fn peek(&self, channel: &ChannelName) -> Option<Place> {
-        let tops = self.generations();
-        tops.recent.get(channel).or_else(|| tops.earlier.get(channel)).copied()
-    }
-
-    /// While a write is under way there is none: only its end tells where the channel ends.
-    fn take(&self, channel: &ChannelName) -> Option<Place> {
-        let mut tops = self.generations();
-        let earlier = tops.earlier.remove(channel);
-        tops.recent.remove(channel).or(earlier)
-    }
-
-    fn set(&self, channel: &ChannelName, top: Place) {
-        let mut tops = self.generations();
-        if tops.recent.len() >= CACHED_TOPS {
-            tops.earlier = std::mem::take(&mut tops.recent);
-        }
-        tops.recent.insert(channel.clone(), top);
-    }
-
-    fn generations(&self) -> MutexGuard<'_, Generations> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

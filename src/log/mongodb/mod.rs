@@ -14,6 +14,7 @@ mod retention;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tops;
 mod write;
 mod written;
 
@@ -33,10 +34,11 @@ use xpush_protocol::{ChannelName, Cursor, Epoch};
 pub(super) use self::tests::open;
 use self::{
     lately::Lately,
-    line::{APPEND_LIMIT, Line, Request, Tops},
+    line::{APPEND_LIMIT, Line, Request},
     read::TOPS,
     retention::Due,
     store::Store,
+    tops::Tops,
     write::{Append, Standing},
 };
 use super::{Extent, KeepByNamespace, Log, LogError, Page, Pending, Query};
