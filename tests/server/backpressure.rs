@@ -173,19 +173,25 @@ struct Found {
     recent: Vec<u64>,
     gaps: Vec<(u64, u64)>,
     lagged: bool,
+    /// The highest offsets so far: asked for after each frame, of tens of thousands.
+    top: (u64, u64),
 }
 
 impl Found {
     fn new() -> Self {
-        Self { durable: Vec::new(), recent: Vec::new(), gaps: Vec::new(), lagged: false }
+        Self { durable: Vec::new(), recent: Vec::new(), gaps: Vec::new(), lagged: false, top: (0, 0) }
     }
 
     fn take(&mut self, frame: ServerFrame) {
         match frame {
             ServerFrame::Publication(publication) if publication.channel.as_str() == CHANNEL => {
                 self.durable.push(publication.offset);
+                self.top.0 = self.top.0.max(publication.offset);
             }
-            ServerFrame::Publication(publication) => self.recent.push(publication.offset),
+            ServerFrame::Publication(publication) => {
+                self.recent.push(publication.offset);
+                self.top.1 = self.top.1.max(publication.offset);
+            }
             ServerFrame::Gap(gap) => {
                 assert_eq!(gap.channel.as_str(), RECENT, "a durable channel loses nothing");
                 self.gaps.push((gap.from, gap.to));
@@ -218,7 +224,7 @@ impl Found {
     }
 
     fn is_at(&self, to: (u64, u64)) -> bool {
-        self.durable.iter().max() == Some(&to.0) && self.recent.iter().max() == Some(&to.1)
+        self.top == to
     }
 }
 
