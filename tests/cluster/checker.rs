@@ -128,11 +128,15 @@ impl<'a> Checker<'a> {
                 let broken = self.places(channel).refuse(message);
                 self.tell(at, channel, broken);
             }
+            Event::Asked => {
+                let connected = self.clients.entry(client).or_default();
+                connected.readers.values_mut().for_each(Reader::ask);
+            }
             Event::Connected { ordered } => {
                 self.report.connections += 1;
                 let connected = self.clients.entry(client).or_default();
                 connected.ordered = ordered;
-                connected.readers.values_mut().for_each(Reader::interrupt);
+                connected.readers.values_mut().for_each(Reader::go_on);
             }
             Event::Lost => {
                 let connected = self.clients.entry(client).or_default();

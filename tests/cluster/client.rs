@@ -25,7 +25,7 @@ use crate::{
     random::Random,
 };
 pub(crate) use connection::Ended;
-use connection::Start;
+use connection::{Start, dial};
 use life::Life;
 
 /// A node that is killed may be met while its socket still stands.
@@ -69,7 +69,7 @@ pub(crate) struct Part {
     pub(crate) number: ClientNumber,
     pub(crate) via: Via,
     pub(crate) codec: Codec,
-    /// The node that it begins at.
+    /// The node that it begins at, and then the last one that let it in.
     pub(crate) node: usize,
     pub(crate) listens: Vec<ChannelNumber>,
     /// Publishes to one of these, at random.
@@ -156,29 +156,33 @@ pub(crate) async fn run<D: Doors>(stage: Arc<Stage<D>>, part: Part, view: Arc<Vi
     let mut random = part.random.clone().fork();
     let life = Arc::new(tokio::sync::Mutex::new(Life::new(Arc::clone(&stage), part, view)));
     let mut phase = stage.phase.clone();
-    let nodes = stage.doors.count();
     let mut failures = 0_u32;
     while *phase.borrow_and_update() != Phase::End {
-        // Anywhere but there.
-        let mut elsewhere = node + 1 + random.below((nodes as u64 - 1).max(1)) as usize;
-        let start = Start { life: Arc::clone(&life), phase: phase.clone(), elsewhere };
-        let dialled = timeout(DIAL_DEADLINE, stage.doors.dial(node % nodes, via, codec, start)).await;
-        let mut connection = dialled.ok().and_then(Result::ok);
+        let start = Start { life: Arc::clone(&life), phase: phase.clone(), node };
+        let mut connection = match dial(Arc::clone(&stage), via, codec, start).await {
+            Some(greet) => {
+                let hello = life.lock().await.hello();
+                let greeted = greet(hello).await;
+                if let Err(why) = greeted {
+                    life.lock().await.not_adopted(why);
+                }
+                greeted.ok()
+            }
+            None => None,
+        };
         failures += u32::from(connection.is_none());
         while let Some(driving) = connection.take() {
             match driving.await {
                 Ended::Done => return,
                 Ended::Drained(next) => {
                     failures = 0;
-                    // As the connection that it left told the next one.
-                    elsewhere += usize::from(next.is_some());
-                    connection = next;
+                    connection = Some(next);
                 }
                 Ended::Lost { was_live } => failures = if was_live { 0 } else { failures + 1 },
             }
             stage.history.add(number, Event::Lost);
         }
-        node = elsewhere;
+        node = life.lock().await.another_node();
         if failures > 0 {
             let pause = random.up_to((PAUSE_FIRST * (1 << failures.min(8))).min(PAUSE_LIMIT));
             // It ends sooner when the run does.

@@ -77,7 +77,10 @@ pub(crate) enum Event {
     },
     /// For good: the message must not be there. What may have gone either way is told by nothing.
     Refused(ChannelNumber, Message),
-    /// A new connection. `ordered`: its frames come in the order in which they were written.
+    /// It asks a node to let it go on from where it stands. A connection before this one may serve meanwhile.
+    Asked,
+    /// The node did: this is the client's connection now. `ordered`: its frames come in the order in which they were
+    /// written.
     Connected {
         ordered: bool,
     },

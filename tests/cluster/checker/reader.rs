@@ -16,6 +16,8 @@ pub(super) struct Reader {
     client: ClientNumber,
     /// Behind what it has. `None`: it never had a subscription here.
     cursor: Option<Cursor>,
+    /// Where it stood when it last asked to go on.
+    asked: Option<Cursor>,
     /// It did not give the channel up, nor lose the right to it.
     wanted: bool,
     /// Its connection has a subscription.
@@ -45,6 +47,7 @@ impl Reader {
         Self {
             client,
             cursor: None,
+            asked: None,
             wanted: false,
             live: false,
             held: BTreeMap::new(),
@@ -53,10 +56,21 @@ impl Reader {
         }
     }
 
-    /// Its connection is over, or a new one begins.
+    /// Its connection is over.
     pub(super) fn interrupt(&mut self) {
         self.live = false;
         self.held.clear();
+    }
+
+    /// It asks to go on from here.
+    pub(super) fn ask(&mut self) {
+        self.asked = self.cursor;
+    }
+
+    /// The new connection begins where it was asked to, whatever the one before brought meanwhile: that comes again.
+    pub(super) fn go_on(&mut self) {
+        self.interrupt();
+        self.cursor = self.asked.take().or(self.cursor);
     }
 
     pub(super) fn subscribed(

@@ -225,6 +225,19 @@ fn a_subscriber_that_resumes_goes_on_where_it_stood() {
 }
 
 #[test]
+fn what_comes_while_a_subscriber_moves_comes_again_where_it_goes_on() {
+    let moving = || good().line(BOB, Event::Asked).published(4, 4).delivered(BOB, 4, 4).connected(BOB);
+    let all = [1, 2, 3, 4];
+    assert_eq!(moving().resumed(BOB, 3).delivered(BOB, 4, 4).ends(&all), []);
+    let missed = Broken::Missed { client: BOB, stood: Some(at(3)), top: at(4) };
+    assert_eq!(moving().resumed(BOB, 3).ends(&all), [missed]);
+    let elsewhere = Broken::ResumedElsewhere { client: BOB, stood: at(3), resumed: at(4) };
+    assert_eq!(moving().resumed(BOB, 4).ends(&all), [elsewhere]);
+    let twice = moving().resumed(BOB, 3).delivered(BOB, 4, 4).delivered(BOB, 4, 4).ends(&all);
+    assert_eq!(twice, [Broken::DeliveredTwice { client: BOB, offset: 4 }]);
+}
+
+#[test]
 fn who_left_misses_nothing_and_gets_nothing() {
     let story = || good().line(BOB, Event::Unsubscribed(ROOM)).published(4, 4);
     assert_eq!(story().ends(&[1, 2, 3, 4]), []);

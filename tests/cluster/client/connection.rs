@@ -1,18 +1,18 @@
 //! One connection of a client: frames out when they are due, frames in as they come.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{future::pending, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tokio::{
     sync::{Mutex, mpsc, watch},
     time::{Instant, sleep_until, timeout},
 };
-use xpush::client::Visit;
-use xpush_protocol::{ClientFrame, CloseCode, Codec, ServerFrame, TransportKind};
-use xpush_transports::{Connection, Farewell, Lane, Outgoing, Reader, Writer};
+use xpush::client::{Via, Visit};
+use xpush_protocol::{ClientFrame, CloseCode, Codec, ErrorCode, ServerFrame, TransportKind};
+use xpush_transports::{Connection, Farewell, Lane, Outgoing, Peer, Reader, Writer};
 
 use super::{
-    DIAL_DEADLINE, Doors, Phase,
+    DIAL_DEADLINE, Doors, Phase, Stage,
     life::{Life, Turn},
 };
 
@@ -26,55 +26,126 @@ const DEAD_AT_DOOR: Duration = Duration::from_secs(6);
 const WRITES_CAPACITY: usize = 8;
 /// Before what found no place there is tried again.
 const WRITE_PAUSE: Duration = Duration::from_millis(20);
+/// Before a node that leaves is left for another one, when the first could not be had.
+const MOVE_PAUSE: Duration = Duration::from_millis(200);
+
+/// Frames that overtook `connected` on a wire of several streams.
+const EARLY_CAPACITY: usize = 4096;
 
 /// How a connection ended.
 pub(crate) enum Ended {
     /// The run is over.
     Done,
-    /// The node asked its clients to go; this is how it goes on, if it was to be had.
-    Drained(Option<Driving>),
+    /// The node asked its clients to go; this is how it goes on.
+    Drained(Driving),
     Lost {
         was_live: bool,
     },
 }
 
-/// A connection that begins when it is polled.
+/// A connection that said hello and was let in; it goes on with the client's life when it is polled.
 pub(crate) type Driving = BoxFuture<'static, Ended>;
 
-/// Takes a dialled connection of whatever wire, and goes on with the client's life.
+/// Says hello, and waits for the answer. The error is the node's, if it had one.
+pub(crate) type Greet =
+    Box<dyn FnOnce(ClientFrame) -> BoxFuture<'static, Result<Driving, Option<ErrorCode>>> + Send>;
+
+/// Takes a dialled connection of whatever wire.
 pub(super) struct Start<D> {
     pub(super) life: Arc<Mutex<Life<D>>>,
     pub(super) phase: watch::Receiver<Phase>,
-    /// Where to go when this node asks to.
-    pub(super) elsewhere: usize,
+    /// Where it leads.
+    pub(super) node: usize,
 }
 
 impl<D: Doors> Visit for Start<D> {
-    type Output = Driving;
+    type Output = Greet;
 
-    fn visit(self, connection: impl Connection) -> Self::Output {
-        Box::pin(async move {
-            let next = Self {
-                life: Arc::clone(&self.life),
-                phase: self.phase.clone(),
-                elsewhere: self.elsewhere + 1,
-            };
-            let mut life = self.life.lock().await;
-            let ended = drive(&mut life, self.phase, connection, self.elsewhere, next).await;
-            life.interrupt(matches!(ended, Ended::Drained(_)));
-            ended
+    fn visit(self, connection: impl Connection) -> Greet {
+        Box::new(move |hello| {
+            Box::pin(async move {
+                let greeted = timeout(DEAD_AT_DOOR, greet(connection, &hello)).await;
+                let greeted = greeted.map_err(|_| None).flatten()?;
+                let driving: Driving = Box::pin(async move {
+                    let life = Arc::clone(&self.life);
+                    let mut life = life.lock().await;
+                    let ended = drive(&mut life, greeted, &self).await;
+                    life.interrupt(matches!(ended, Ended::Drained(_)));
+                    ended
+                });
+                Ok(driving)
+            })
         })
     }
 }
 
+/// A connection whose session is live.
+struct Greeted<R, W> {
+    peer: Peer,
+    reader: R,
+    writer: W,
+    /// `connected`, and what came before it.
+    heard: Vec<ServerFrame>,
+}
+
+async fn greet(
+    connection: impl Connection,
+    hello: &ClientFrame,
+) -> Result<Greeted<impl Reader, impl Writer>, Option<ErrorCode>> {
+    let (peer, mut reader, mut writer) = connection.split();
+    let codec = peer.codec.unwrap_or(Codec::Json);
+    let mut batch = vec![Outgoing { bytes: codec.encode(hello), lane: Lane::Control }];
+    writer.write(&mut batch).await.map_err(|_| None)?;
+    let mut heard = Vec::new();
+    while heard.len() < EARLY_CAPACITY {
+        let frame = reader.read().await.map_err(|_| None)?;
+        let frame = codec.decode::<ServerFrame>(&frame).map_err(|_| None)?;
+        if let ServerFrame::Error(error) = &frame
+            && error.channel.is_none()
+        {
+            return Err(Some(error.code));
+        }
+        let is_in = matches!(frame, ServerFrame::Connected(_));
+        heard.push(frame);
+        if is_in {
+            return Ok(Greeted { peer, reader, writer, heard });
+        }
+    }
+    Err(None)
+}
+
+/// A second connection, beside one that serves on.
+enum Move {
+    Dialling(BoxFuture<'static, Option<Greet>>),
+    Greeting(BoxFuture<'static, Result<Driving, Option<ErrorCode>>>),
+}
+
+impl Move {
+    fn to<D: Doors>(life: &Life<D>, start: Start<D>) -> Self {
+        let stage = Arc::clone(&life.stage);
+        let (via, codec) = life.wire();
+        Self::Dialling(Box::pin(dial(stage, via, codec, start)))
+    }
+}
+
+/// The start of a connection, if the node can be reached.
+pub(super) async fn dial<D: Doors>(
+    stage: Arc<Stage<D>>,
+    via: Via,
+    codec: Codec,
+    start: Start<D>,
+) -> Option<Greet> {
+    let node = start.node;
+    timeout(DIAL_DEADLINE, stage.doors.dial(node, via, codec, start)).await.ok()?.ok()
+}
+
 async fn drive<D: Doors>(
     life: &mut Life<D>,
-    mut phase: watch::Receiver<Phase>,
-    connection: impl Connection,
-    elsewhere: usize,
-    next: Start<D>,
+    greeted: Greeted<impl Reader, impl Writer>,
+    start: &Start<D>,
 ) -> Ended {
-    let (peer, mut reader, mut writer) = connection.split();
+    let Greeted { peer, mut reader, mut writer, heard } = greeted;
+    let mut phase = start.phase.clone();
     let codec = peer.codec.unwrap_or(Codec::Json);
     let ordered = !matches!(peer.kind, TransportKind::Quic | TransportKind::WebTransport);
     let dead_after = life.stage.dead_after;
@@ -92,16 +163,18 @@ async fn drive<D: Doors>(
         }
         writer.close(Farewell::new(CloseCode::Normal, "the run is over")).await;
     });
-    let mut batch = vec![outgoing(&life.connect(ordered))];
+    let mut batch = Vec::new();
     let mut was_live = false;
     let (mut asked, mut leave_at) = (false, None::<Instant>);
-    let stage = Arc::clone(&life.stage);
-    let (via, codec_wanted) = life.wire();
-    // Polled once the client is to leave: until there is a new connection, the old one serves.
-    let mut moving = pin!(timeout(DIAL_DEADLINE, async move {
-        let nodes = stage.doors.count();
-        stage.doors.dial(elsewhere % nodes, via, codec_wanted, next).await
-    }));
+    let mut moving = None::<Move>;
+    life.adopt(start.node, ordered);
+    for frame in heard {
+        match life.take(frame) {
+            Turn::On => {}
+            Turn::Leave(after) => leave_at = Some(Instant::now() + after),
+            Turn::GiveUp => return Ended::Lost { was_live },
+        }
+    }
     loop {
         let now = *phase.borrow_and_update();
         if now == Phase::End {
@@ -110,13 +183,18 @@ async fn drive<D: Doors>(
             let _ = timeout(dead_after, writing).await;
             return Ended::Done;
         }
-        let is_leaving = leave_at.is_some_and(|at| at <= Instant::now());
+        if leave_at.is_some_and(|at| at <= Instant::now()) {
+            leave_at = None;
+            let node = life.another_node();
+            let start = Start { life: Arc::clone(&start.life), phase: phase.clone(), node };
+            moving = Some(Move::to(life, start));
+        }
         was_live |= life.is_live();
         let dead_after = if was_live { dead_after } else { DEAD_AT_DOOR };
         batch.extend(life.due(now).iter().map(outgoing));
         let silence = life.last_heard.elapsed();
         if silence >= dead_after {
-            return Ended::Lost { was_live };
+            return lost(life, moving, was_live).await;
         }
         if silence >= ask_after && !asked {
             asked = true;
@@ -129,7 +207,7 @@ async fn drive<D: Doors>(
         }
         let silent_at = life.last_heard + if asked { dead_after } else { ask_after };
         let mut due = life.next_due().min(silent_at);
-        if let Some(at) = leave_at.filter(|_| !is_leaving) {
+        if let Some(at) = leave_at {
             due = due.min(at);
         }
         if !batch.is_empty() {
@@ -138,23 +216,56 @@ async fn drive<D: Doors>(
         tokio::select! {
             frame = reader.read() => {
                 let frame = frame.map(|bytes| codec.decode::<ServerFrame>(&bytes));
-                let Ok(Ok(frame)) = frame else { return Ended::Lost { was_live } };
+                let Ok(Ok(frame)) = frame else { return lost(life, moving, was_live).await };
                 life.last_heard = Instant::now();
                 asked = false;
                 match life.take(frame) {
                     Turn::On => {}
                     Turn::Leave(after) => leave_at = Some(Instant::now() + after),
-                    Turn::GiveUp => return Ended::Lost { was_live },
+                    Turn::GiveUp => return lost(life, moving, was_live).await,
                 }
             }
-            dialled = &mut moving, if is_leaving => {
-                return Ended::Drained(dialled.ok().and_then(Result::ok));
-            }
-            () = &mut writing => return Ended::Lost { was_live },
+            moved = on(&mut moving) => match moved {
+                Moved::Dialled(greet) => moving = Some(Move::Greeting(greet(life.hello()))),
+                Moved::Live(driving) => return Ended::Drained(driving),
+                Moved::Not(why) => {
+                    life.not_adopted(why);
+                    moving = None;
+                    leave_at = Some(Instant::now() + MOVE_PAUSE);
+                }
+            },
+            () = &mut writing => return lost(life, moving, was_live).await,
             () = sleep_until(due) => {}
             changed = phase.changed() => if changed.is_err() {
                 return Ended::Done;
             },
         }
     }
+}
+
+/// How far a move came.
+enum Moved {
+    Dialled(Greet),
+    Live(Driving),
+    Not(Option<ErrorCode>),
+}
+
+async fn on(moving: &mut Option<Move>) -> Moved {
+    match moving {
+        Some(Move::Dialling(dialling)) => dialling.await.map_or(Moved::Not(None), Moved::Dialled),
+        Some(Move::Greeting(greeting)) => greeting.await.map_or_else(Moved::Not, Moved::Live),
+        None => pending().await,
+    }
+}
+
+/// Nothing comes of this connection; if the next one is about to be let in, that may well be why.
+async fn lost<D: Doors>(life: &mut Life<D>, mut moving: Option<Move>, was_live: bool) -> Ended {
+    if let Some(Move::Greeting(_)) = moving {
+        match on(&mut moving).await {
+            Moved::Live(driving) => return Ended::Drained(driving),
+            Moved::Not(why) => life.not_adopted(why),
+            Moved::Dialled(_) => {}
+        }
+    }
+    Ended::Lost { was_live }
 }

@@ -47,6 +47,8 @@ pub(super) struct Life<D> {
     waiting: HashMap<u32, Publishing>,
     /// The connection came to another node by itself: answers that were under way may be lost.
     moved: bool,
+    /// It said hello, and has no answer. Its rights stay as they are until then.
+    is_moving: bool,
     next_command: u32,
     next_number: u32,
     /// When the timetable has the next one.
@@ -72,6 +74,16 @@ struct Listening {
     ask_at: Option<Instant>,
     /// The last time that it was asked for, with a cursor.
     resumes: bool,
+    /// What the last hello said of it.
+    asked: Asked,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Nothing,
+    Anew,
+    /// To go on behind there.
+    Behind(Cursor),
 }
 
 struct Publishing {
@@ -102,6 +114,7 @@ impl<D: Doors> Life<D> {
                 barred: false,
                 ask_at: None,
                 resumes: false,
+                asked: Asked::Nothing,
             };
             (name, listening)
         };
@@ -115,6 +128,7 @@ impl<D: Doors> Life<D> {
             backlog: VecDeque::new(),
             waiting: HashMap::new(),
             moved: false,
+            is_moving: false,
             next_command: 0,
             next_number: 1,
             next_publish: None,
@@ -129,32 +143,25 @@ impl<D: Doors> Life<D> {
         self.stage.history.add(self.part.number, event);
     }
 
-    /// The first frame of a connection: who it is, and where it stands.
-    pub(super) fn connect(&mut self, ordered: bool) -> ClientFrame {
-        self.add(Event::Connected { ordered });
-        self.last_heard = Instant::now();
-        self.view.live.store(false, Ordering::Relaxed);
+    /// The first frame of a connection: who it is, and where it stands. The connection before it may go on.
+    pub(super) fn hello(&mut self) -> ClientFrame {
+        self.add(Event::Asked);
         let forgotten = (self.part.tamper == Tamper::ForgetsOne && self.state.is_some())
             .then(|| self.channels.keys().next().cloned())
             .flatten();
         let tamper = self.part.tamper;
         let mut subscriptions = Vec::new();
-        for (name, listening) in self.channels.iter_mut().filter(|(_, listening)| !listening.barred) {
-            listening.live = false;
-            listening.early.clear();
-            listening.ask_at = None;
-            if forgotten.as_ref() == Some(name) {
+        for (name, listening) in &mut self.channels {
+            listening.asked = Asked::Nothing;
+            if listening.barred || forgotten.as_ref() == Some(name) {
                 continue;
             }
-            let cursor = listening.sequence.as_ref().map(|sequence| tampered(tamper, sequence.cursor()));
-            listening.resumes = cursor.is_some();
+            let cursor = listening.sequence.as_ref().map(Sequence::cursor);
+            listening.asked = cursor.map_or(Asked::Anew, Asked::Behind);
+            let cursor = cursor.map(|cursor| tampered(tamper, cursor));
             subscriptions.push(Resubscribe { channel: name.clone(), cursor });
         }
-        // What was under way goes again, before what was not sent yet.
-        let mut again: Vec<_> = self.waiting.drain().map(|(_, publishing)| publishing).collect();
-        again.sort_by_key(|publishing| std::cmp::Reverse(publishing.message.number));
-        again.into_iter().for_each(|publishing| self.backlog.push_front(publishing));
-        self.moved = false;
+        self.is_moving = true;
         ClientFrame::Connect(Connect {
             id: CONNECT_ID,
             token: Some(self.token(self.channels.values().any(|listening| listening.barred))),
@@ -162,6 +169,41 @@ impl<D: Doors> Life<D> {
             subscriptions,
             ..Connect::default()
         })
+    }
+
+    /// The node let it in: its frames are what counts from now on.
+    pub(super) fn adopt(&mut self, node: usize, ordered: bool) {
+        self.part.node = node;
+        self.add(Event::Connected { ordered });
+        self.last_heard = Instant::now();
+        self.is_moving = false;
+        self.view.live.store(false, Ordering::Relaxed);
+        for listening in self.channels.values_mut() {
+            listening.live = false;
+            listening.early.clear();
+            listening.ask_at = None;
+            listening.resumes = false;
+            if let Asked::Behind(cursor) = listening.asked {
+                listening.resumes = true;
+                // What the connection before brought meanwhile comes again: it is not counted on.
+                listening.sequence = Some(Sequence::new(cursor, false));
+            }
+            // The connection before may have taken the right meanwhile.
+            listening.barred &= listening.asked == Asked::Nothing;
+        }
+        // What was under way goes again, before what was not sent yet.
+        let mut again: Vec<_> = self.waiting.drain().map(|(_, publishing)| publishing).collect();
+        again.sort_by_key(|publishing| std::cmp::Reverse(publishing.message.number));
+        again.into_iter().for_each(|publishing| self.backlog.push_front(publishing));
+        self.moved = false;
+    }
+
+    /// The node did not let it in, and may have said why.
+    pub(super) fn not_adopted(&mut self, why: Option<ErrorCode>) {
+        self.is_moving = false;
+        if why == Some(ErrorCode::InvalidState) {
+            self.state = None;
+        }
     }
 
     fn token(&self, narrow: bool) -> String {
@@ -188,7 +230,7 @@ impl<D: Doors> Life<D> {
         let publish = self.held_until.or(self.next_publish).filter(|_| self.waiting.len() < IN_FLIGHT);
         let again = self.waiting.values().map(|publishing| publishing.sent + ANSWERED_WITHIN);
         let again = again.filter(|_| self.moved).min();
-        let right = self.right.map(|(at, _)| at).filter(|_| self.is_live());
+        let right = self.right.map(|(at, _)| at).filter(|_| self.is_live() && !self.is_moving);
         let far = Instant::now() + Duration::from_secs(60);
         asks.chain(publish).chain(right).chain(again).min().unwrap_or(far)
     }
@@ -201,7 +243,7 @@ impl<D: Doors> Life<D> {
         if phase == Phase::Gather {
             return frames;
         }
-        if self.is_live() {
+        if self.is_live() && !self.is_moving {
             self.change_rights(now, phase, &mut frames);
         }
         self.follow_timetable(now, phase);
@@ -305,6 +347,10 @@ impl<D: Doors> Life<D> {
 
     /// The server took the new token.
     fn refreshed(&mut self) {
+        // The hello was said with the rights from before.
+        if self.is_moving {
+            return;
+        }
         let Some((_, has)) = self.right else { return };
         let Some(listening) = self.channels.values_mut().next() else { return };
         let number = listening.number;
@@ -316,6 +362,12 @@ impl<D: Doors> Life<D> {
             listening.ask_at = None;
             self.add(Event::Revoked(number));
         }
+    }
+
+    /// Any node but the last one.
+    pub(super) fn another_node(&mut self) -> usize {
+        let nodes = self.stage.doors.count();
+        (self.part.node + 1 + self.random.below((nodes as u64 - 1).max(1)) as usize) % nodes
     }
 
     /// How this client connects.
@@ -453,12 +505,7 @@ impl<D: Doors> Life<D> {
                 }
                 Turn::On
             }
-            (Some(CONNECT_ID), None) => {
-                if code == ErrorCode::InvalidState {
-                    self.state = None;
-                }
-                Turn::GiveUp
-            }
+            (Some(CONNECT_ID), None) => Turn::GiveUp,
             (Some(id), _) => {
                 let Some(publishing) = self.waiting.remove(&id) else { return Turn::On };
                 if code.may_retry() {
