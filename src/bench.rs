@@ -3,20 +3,29 @@
 //! The load is open-loop: each message has the moment at which it was meant to be sent, and its latency counts from
 //! there, so that a server that stalls can't hide it by stalling the sender too.
 
+mod fill;
+mod history;
 mod load;
 mod process;
 mod publish;
 mod report;
+mod resume;
 
-use std::{process::ExitCode, time::Duration};
+use std::{fmt::Display, process::ExitCode, time::Duration};
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use xpush_protocol::Namespace;
 
 use crate::cli::ServerArgs;
 use load::Plan;
 use process::Process;
+
+/// Connections that are made at the same time.
+const DIALS: usize = 64;
+/// Of the latencies that are recorded: 1 microsecond to 2 minutes, 2 digits.
+const LATENCY_LIMIT_US: u64 = 120_000_000;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -26,6 +35,8 @@ Examples:
   xpush bench pairs --server http://n1:8080 --publish-to http://n2:8080    across two nodes
   xpush bench publish --publishers 64 --namespace room
   xpush bench idle --connections 10000 --via websocket --server-pid $(pidof xpush)
+  xpush bench history --messages 100000 --page 50 --via websocket
+  xpush bench resume --clients 5000 --missed 20 --via websocket
   xpush bench fanout --json | jq .latency_ms.p99
 
 The server should run with --set limits.connections_per_address=20000.")]
@@ -72,7 +83,43 @@ enum Workload {
         #[command(flatten)]
         common: CommonArgs,
     },
-    /// Connections that are subscribed and silent
+    /// Readers that turn pages of history, anywhere in channels that are filled first
+    History {
+        #[arg(long, default_value_t = 16)]
+        readers: usize,
+        #[arg(long, default_value_t = 4)]
+        channels: usize,
+        /// Messages of each channel
+        #[arg(long, default_value_t = 10_000)]
+        messages: u64,
+        /// Publications of a page
+        #[arg(long, default_value_t = 50)]
+        page: u16,
+        /// Bytes of each message's data
+        #[arg(long, default_value_t = 128)]
+        payload: usize,
+        /// Seconds
+        #[arg(long, default_value_t = 10)]
+        duration: u64,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    /// Clients that are all gone, and all come back with their cursors
+    Resume {
+        #[arg(long, default_value_t = 1000)]
+        clients: usize,
+        #[arg(long, default_value_t = 100)]
+        channels: usize,
+        /// Messages of each channel that came meanwhile
+        #[arg(long, default_value_t = 10)]
+        missed: u64,
+        /// Bytes of each message's data
+        #[arg(long, default_value_t = 128)]
+        payload: usize,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    /// Connections that are subscribed and silent: what it costs to connect, and to stay
     Idle {
         #[arg(long, default_value_t = 1000)]
         connections: usize,
@@ -139,30 +186,56 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
             let plan = publish::Plan { publishers, in_flight, channels, duration, payload };
             let mut servers = vec![common.server.discover().await?];
             servers.extend(common.server.discover_all(&publish_to).await?);
-            let report = publish::run(&servers, &common.server, &common.namespace, &plan).await?;
-            if common.json {
-                println!("{}", serde_json::to_string_pretty(&report)?);
-            } else {
-                println!("{report}");
-            }
+            common.show(&publish::run(&servers, &common.server, &common.namespace, &plan).await?)?;
             return Ok(ExitCode::SUCCESS);
+        }
+        Workload::History { readers, channels, messages, page, payload, duration, common } => {
+            let duration = Duration::from_secs(duration);
+            let plan = history::Plan { readers, channels, messages, page, payload, duration };
+            let (server, process) = (common.server.discover().await?, common.process()?);
+            let (args, namespace) = (&common.server, &common.namespace);
+            common.show(&history::run(&server, args, namespace, &plan, process.as_ref()).await?)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Workload::Resume { clients, channels, missed, payload, common } => {
+            let plan = resume::Plan { clients, channels, missed, payload };
+            let (server, process) = (common.server.discover().await?, common.process()?);
+            let (args, namespace) = (&common.server, &common.namespace);
+            let report = resume::run(&server, args, namespace, &plan, process.as_ref()).await?;
+            common.show(&report)?;
+            return Ok(success(report.is_whole()));
         }
     };
     let server = common.server.discover().await?;
     let publish_to = common.server.discover_all(&publish_to).await?;
-    let process = common.server_pid.map(Process::of).transpose()?;
+    let process = common.process()?;
     let bar = bar(&plan, common.json);
     let outcome =
         load::run(&server, &publish_to, &common.server, &common.namespace, &plan, process.as_ref(), &bar)
             .await?;
     bar.finish_and_clear();
     let report = report::Report::new(name, common.server.via, &plan, &outcome);
-    if common.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        println!("{report}");
+    common.show(&report)?;
+    Ok(success(report.is_whole()))
+}
+
+fn success(whole: bool) -> ExitCode {
+    if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+impl CommonArgs {
+    fn process(&self) -> anyhow::Result<Option<Process>> {
+        self.server_pid.map(Process::of).transpose()
     }
-    Ok(if report.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+
+    fn show(&self, report: &(impl Display + Serialize)) -> anyhow::Result<()> {
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(report)?);
+        } else {
+            println!("{report}");
+        }
+        Ok(())
+    }
 }
 
 impl LoadArgs {

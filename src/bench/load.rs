@@ -24,19 +24,18 @@ use xpush_protocol::{
 };
 use xpush_transports::{Connection, Lane, Outgoing, Reader, Writer};
 
-use super::process::{Process, Usage};
+use super::{
+    DIALS, LATENCY_LIMIT_US,
+    process::{self, Process, Usage},
+};
 use crate::cli::ServerArgs;
 
-/// Connections that are made at the same time.
-const DIALS: usize = 64;
 /// From the last message's moment until it counts as lost.
 const LAST_WAIT: Duration = Duration::from_secs(20);
 /// Idle connections are looked at this long.
 const IDLE_HOLD: Duration = Duration::from_secs(3);
 /// A subscriber says this often that it lives.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
-/// Of the latencies that are recorded: 1 microsecond to 2 minutes, 2 digits.
-const LATENCY_LIMIT_US: u64 = 120_000_000;
 
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
@@ -104,7 +103,7 @@ pub(super) async fn run(
     process: Option<&Process>,
     bar: &ProgressBar,
 ) -> anyhow::Result<Outcome> {
-    let usage = || process.map(Process::usage).transpose();
+    let usage = || process::usage(process);
     let codec = if args.via == xpush::client::Via::Longpoll { Codec::Json } else { Codec::MessagePack };
     let run = Arc::new(Run {
         codec,
@@ -329,7 +328,7 @@ impl Publisher {
                     let meant = timetable.moment(n).saturating_duration_since(run.began).as_nanos() as u64;
                     let mut data = vec![0; payload.max(8)];
                     data[..8].copy_from_slice(&meant.to_be_bytes());
-                    batch.push(control(run.codec, &publication(&channel, data)));
+                    batch.push(control(run.codec, &ClientFrame::Publish(publication(&channel, data))));
                 }
                 writer.write(&mut batch).await?;
             }
@@ -360,15 +359,16 @@ impl Timetable {
     }
 }
 
-pub(super) fn publication(channel: &ChannelName, data: Vec<u8>) -> ClientFrame {
-    ClientFrame::Publish(Publish {
+/// Without an id: no answer comes.
+pub(super) fn publication(channel: &ChannelName, data: Vec<u8>) -> Publish {
+    Publish {
         id: 0,
         channel: channel.clone(),
         message_id: Some(MessageId::random()),
         event: EventName::default(),
         data: None,
         binary: Some(Binary(data.into())),
-    })
+    }
 }
 
 pub(super) fn control(codec: Codec, frame: &ClientFrame) -> Outgoing {

@@ -34,3 +34,8 @@ impl Process {
         Ok(Usage { cpu: Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND), resident_kib })
     }
 }
+
+/// Of a process, where there is one to look at.
+pub(super) fn usage(process: Option<&Process>) -> anyhow::Result<Option<Usage>> {
+    process.map(Process::usage).transpose()
+}

@@ -6,20 +6,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::bail;
 use futures_util::future::BoxFuture;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::task::JoinSet;
 use xpush::client::{Server, Visit};
-use xpush_protocol::{ChannelName, ClientFrame, Codec, Connect, Namespace, ServerFrame};
+use xpush_protocol::{ChannelName, ClientFrame, Codec, Connect, Namespace, Publish, ServerFrame};
 use xpush_transports::{Connection, Reader, Writer};
 
-use super::load::{control, publication};
+use super::{
+    LATENCY_LIMIT_US,
+    load::{control, publication},
+};
 use crate::cli::ServerArgs;
-
-/// Of the latencies that are recorded: 1 microsecond to 2 minutes, 2 digits.
-const LATENCY_LIMIT_US: u64 = 120_000_000;
 
 pub(super) struct Plan {
     pub(super) publishers: usize,
@@ -133,11 +132,7 @@ impl Publisher {
             let mut batch = Vec::new();
             while open && sent.len() < run.plan.in_flight {
                 number += 1;
-                let ClientFrame::Publish(mut publish) = publication(&channel, vec![0; run.plan.payload])
-                else {
-                    bail!("a publication is a publish");
-                };
-                publish.id = number;
+                let publish = Publish { id: number, ..publication(&channel, vec![0; run.plan.payload]) };
                 sent.insert(number, Instant::now());
                 batch.push(control(run.codec, &ClientFrame::Publish(publish)));
             }
