@@ -45,7 +45,7 @@ pub struct Outbox {
 
 #[derive(Default)]
 struct Queue {
-    answers: VecDeque<Bytes>,
+    answers: VecDeque<Outgoing>,
     events: VecDeque<Bytes>,
     messages: VecDeque<Arc<Encoded>>,
     live: VecDeque<Outgoing>,
@@ -110,9 +110,21 @@ impl Outbox {
 
     /// Queues the answer to a command. The caller asked for room first.
     pub(super) fn push_answer(&self, frame: &ServerFrame) {
-        let bytes = self.codec.encode(frame);
-        self.queue().answers.push_back(bytes);
+        let answer = self.answer(frame);
+        self.queue().answers.push_back(answer);
         self.ready.notify_one();
+    }
+
+    fn answer(&self, frame: &ServerFrame) -> Outgoing {
+        // Where the wire itself took the session to this node, that it goes on as before is no news.
+        let lane = match frame {
+            ServerFrame::Connected(connected) if connected.id == 0 => Lane::Aside,
+            ServerFrame::Subscribed(subscribed) if subscribed.id == 0 && subscribed.gap.is_none() => {
+                Lane::Aside
+            }
+            _ => Lane::Control,
+        };
+        Outgoing { bytes: self.codec.encode(frame), lane }
     }
 
     /// Waits until answers may be queued. Cancel safe.
@@ -206,7 +218,7 @@ impl Outbox {
         cursor: Cursor,
         answer: &ServerFrame,
     ) {
-        let answer = self.codec.encode(answer);
+        let answer = self.answer(answer);
         let mut queue = self.queue();
         queue.answers.push_back(answer);
         queue.resuming.remove(channel.name());
@@ -252,7 +264,7 @@ impl Outbox {
         let queue = &mut *queue;
         let control = |bytes| Outgoing { bytes, lane: Lane::Control };
         if !queue.answers.is_empty() {
-            batch.extend(queue.answers.drain(..).map(control));
+            batch.extend(queue.answers.drain(..));
             self.room.notify_one();
         }
         batch.extend(queue.events.drain(..).map(control));

@@ -37,7 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PUBLISHERS: usize = 192;
 const CHANNELS: usize = 200;
 
-async fn client(doors: &ProcessDoors, node: usize, listens: &[&str]) -> Client {
+/// Each is a user of its own: what one publisher may publish is limited.
+async fn client(doors: &ProcessDoors, node: usize, user: &str, listens: &[&str]) -> Client {
     struct Start;
     impl Visit for Start {
         type Output = Client;
@@ -46,7 +47,7 @@ async fn client(doors: &ProcessDoors, node: usize, listens: &[&str]) -> Client {
         }
     }
     let mut client = doors.dial(node, Via::Websocket, Codec::MessagePack, Start).await.unwrap();
-    let token = Some(harness::token_to_listen("meter", listens));
+    let token = Some(harness::token_to_listen(user, listens));
     client.connect(Connect { token, ..Connect::default() }).await.unwrap();
     client
 }
@@ -64,7 +65,7 @@ fn publish(id: u32, channel: &str, data: &str) -> ClientFrame {
 
 /// From the moment when a message was due at one node until a subscriber at another had it.
 async fn across(doors: &ProcessDoors, channel: &'static str) -> Took {
-    let mut subscriber = client(doors, 1, &[channel]).await;
+    let mut subscriber = client(doors, 1, "reader", &[channel]).await;
     let subscribe = |id| {
         ClientFrame::Subscribe(Subscribe { id, channel: channel.parse().unwrap(), cursor: None, last: None })
     };
@@ -72,7 +73,7 @@ async fn across(doors: &ProcessDoors, channel: &'static str) -> Took {
     let began = Instant::now();
     let mut publishing = JoinSet::new();
     for n in 0..SENDERS {
-        let mut publisher = client(doors, 0, &[]).await;
+        let mut publisher = client(doors, 0, &format!("sender-{n}"), &[]).await;
         publishing.spawn(async move {
             let every = Duration::from_secs(1) * SENDERS / RATE;
             let mut ticks = interval_at(began + every * n / SENDERS, every);
@@ -110,7 +111,7 @@ async fn durable_rate(doors: &ProcessDoors, nodes: &[usize]) -> (f64, Took) {
     let (is_over, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let mut publishers = JoinSet::new();
     for n in 0..PUBLISHERS {
-        let mut client = client(doors, nodes[n % nodes.len()], &[]).await;
+        let mut client = client(doors, nodes[n % nodes.len()], &format!("publisher-{n}"), &[]).await;
         let (is_over, count) = (Arc::clone(&is_over), Arc::clone(&count));
         publishers.spawn(async move {
             let (mut took, mut turn) = (Vec::new(), n);

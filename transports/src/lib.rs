@@ -103,6 +103,9 @@ pub struct Outgoing {
 pub enum Lane {
     /// Answers, and all that is not a publication. First in priority.
     Control,
+    /// About a connection that went on without the client's doing: no news by itself. A wire on which each answer
+    /// costs the client a request keeps it for a moment, for company; else as `Control`.
+    Aside,
     /// Publications as they are made. The number is the channel's: all frames of one channel keep their order, and
     /// channels of different numbers need not wait for each other's lost packets.
     Live(u32),

@@ -168,6 +168,7 @@ async fn drive<D: Doors>(
     let (mut asked, mut leave_at) = (false, None::<Instant>);
     let mut moving = None::<Move>;
     life.adopt(start.node, ordered);
+    let adopted_at = Instant::now();
     for frame in heard {
         match life.take(frame) {
             Turn::On => {}
@@ -177,13 +178,14 @@ async fn drive<D: Doors>(
     }
     loop {
         let now = *phase.borrow_and_update();
-        if now == Phase::End {
+        // Who is just moving when the run ends comes in first, or it would look as if it had been left outside.
+        if now == Phase::End && (life.is_live() || adopted_at.elapsed() >= DEAD_AT_DOOR) {
             drop(writes);
             // A wire that takes nothing needs no goodbye.
             let _ = timeout(dead_after, writing).await;
             return Ended::Done;
         }
-        if leave_at.is_some_and(|at| at <= Instant::now()) {
+        if leave_at.is_some_and(|at| at <= Instant::now()) && now != Phase::End {
             leave_at = None;
             let node = life.another_node();
             let start = Start { life: Arc::clone(&start.life), phase: phase.clone(), node };
@@ -207,7 +209,7 @@ async fn drive<D: Doors>(
         }
         let silent_at = life.last_heard + if asked { dead_after } else { ask_after };
         let mut due = life.next_due().min(silent_at);
-        if let Some(at) = leave_at {
+        if let Some(at) = leave_at.filter(|_| now != Phase::End) {
             due = due.min(at);
         }
         if !batch.is_empty() {

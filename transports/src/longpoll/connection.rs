@@ -127,12 +127,18 @@ impl crate::Writer for Writer {
     async fn write(&mut self, frames: &mut Vec<Outgoing>) -> Result<(), Closed> {
         let mut checkpoint = None;
         let mut answer = Vec::with_capacity(frames.len());
+        let mut is_news = false;
         for Outgoing { bytes, lane } in frames.drain(..) {
             if lane == Lane::Checkpoint {
                 checkpoint = Some(String::from_utf8_lossy(&bytes).into_owned());
             } else {
+                is_news |= lane != Lane::Aside;
                 answer.push(bytes);
             }
+        }
+        if !is_news {
+            let put = self.exchange.put_aside(answer, checkpoint);
+            return put.map_err(|Over| Closed::Lost("the client is gone".into()));
         }
         // The session has said why it ends: the client need not ask for more.
         let last = answer.last().is_some_and(|frame| frame.starts_with(br#"{"close":"#));

@@ -20,6 +20,11 @@ use tokio_util::sync::CancellationToken;
 use super::state::{PollId, State};
 use crate::Closed;
 
+/// How long frames that are no news wait for some that are. A client whose polls go to another node each time would
+/// be told at once, each time, that another node answers, and poll again at once; one whose node died has to hear it
+/// soon, for it may have publishes to send again.
+const COMPANY_WAIT: Duration = Duration::from_millis(500);
+
 /// What a poll is answered with.
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
@@ -45,6 +50,8 @@ struct Desk {
     /// Of the last answer that had frames.
     number: u64,
     checkpoint: String,
+    /// Frames that are no reason to answer a poll. They go before the next ones, or after `COMPANY_WAIT`.
+    aside: Vec<Bytes>,
     /// The last answer, until it is confirmed.
     kept: Option<Kept>,
     hanging: Option<Hanging>,
@@ -101,6 +108,7 @@ impl Exchange {
         let desk = Desk {
             number: 0,
             checkpoint: String::new(),
+            aside: Vec::new(),
             kept: None,
             hanging: None,
             tickets: 0,
@@ -188,30 +196,35 @@ impl Exchange {
         if desk.over {
             return Err(Over);
         }
-        if frames.is_empty() {
-            // All that was written has been answered: this is the state behind that.
-            if let Some(checkpoint) = checkpoint.take() {
-                desk.checkpoint = checkpoint;
-            }
-            return Ok(true);
-        }
         let Some(Hanging { ticket, taken, answer: poll }) = desk.hanging.take() else { return Ok(false) };
         desk.heard = Instant::now();
+        frames.splice(..0, mem::take(&mut desk.aside));
         if last {
             let answer = Answer { state: None, frames: frames.clone() };
             // A poll that was just given up can't be the one that is told; another may come.
             desk.over = poll.send(answer).is_ok();
             return Ok(desk.over);
         }
-        desk.number += 1;
         if let Some(checkpoint) = checkpoint.take() {
             desk.checkpoint = checkpoint;
         }
-        let answer = Answer { state: Some(desk.state(self.id)), frames: mem::take(frames) };
-        desk.kept = Some(Kept { answer: answer.clone(), ticket, taken });
+        let answer = desk.keep(self.id, mem::take(frames), ticket, taken);
         // Given up a moment ago: the client will ask for it.
         let _ = poll.send(answer);
         Ok(true)
+    }
+
+    /// Keeps frames that are no news until there are some, and the checkpoint behind them.
+    pub(super) fn put_aside(&self, frames: Vec<Bytes>, checkpoint: Option<String>) -> Result<(), Over> {
+        let mut desk = self.desk();
+        if desk.over {
+            return Err(Over);
+        }
+        desk.aside.extend(frames);
+        if let Some(checkpoint) = checkpoint {
+            desk.checkpoint = checkpoint;
+        }
+        Ok(())
     }
 
     /// Until there may be something new to see for the writer.
@@ -249,6 +262,18 @@ impl Exchange {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What was put aside, as the answer of the poll that hangs.
+    fn give_aside(&self, ticket: u64) -> Option<Answer> {
+        let mut desk = self.desk();
+        if desk.aside.is_empty() {
+            return None;
+        }
+        let Hanging { taken, .. } = desk.hanging.take_if(|hanging| hanging.ticket == ticket)?;
+        desk.heard = Instant::now();
+        let frames = mem::take(&mut desk.aside);
+        Some(desk.keep(self.id, frames, ticket, taken))
+    }
+
     /// Whether that poll was still hanging.
     fn leave(&self, ticket: u64) -> bool {
         let mut desk = self.desk();
@@ -259,6 +284,14 @@ impl Exchange {
 impl Desk {
     fn state(&self, id: PollId) -> State {
         State { id, number: self.number, checkpoint: self.checkpoint.clone() }
+    }
+
+    /// The next answer, which is kept until it is confirmed.
+    fn keep(&mut self, id: PollId, frames: Vec<Bytes>, ticket: u64, taken: bool) -> Answer {
+        self.number += 1;
+        let answer = Answer { state: Some(self.state(id)), frames };
+        self.kept = Some(Kept { answer: answer.clone(), ticket, taken });
+        answer
     }
 
     /// There is nothing to say: the same state again.
@@ -283,10 +316,19 @@ impl Hung {
 
     /// The answer, with no frames if there are none in this time. `None`: the session is gone.
     pub(super) async fn answer(&mut self, wait: Duration) -> Option<Answer> {
+        let for_company = wait.min(COMPANY_WAIT);
         tokio::select! {
             biased;
             answer = &mut self.answer => return answer.ok(),
-            () = sleep(wait) => {}
+            () = sleep(for_company) => {}
+        }
+        if let Some(aside) = self.exchange.give_aside(self.ticket) {
+            return Some(aside);
+        }
+        tokio::select! {
+            biased;
+            answer = &mut self.answer => return answer.ok(),
+            () = sleep(wait - for_company) => {}
         }
         if self.exchange.leave(self.ticket) {
             let mut desk = self.exchange.desk();

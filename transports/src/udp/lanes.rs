@@ -127,7 +127,7 @@ enum Place {
 fn place(lane: Lane) -> Place {
     let live = |channel: u32| FIRST_LIVE + channel as usize % LIVE_STREAMS;
     match lane {
-        Lane::Control => Place::Stream(CONTROL),
+        Lane::Control | Lane::Aside => Place::Stream(CONTROL),
         Lane::Live(channel) => Place::Stream(live(channel)),
         Lane::Backfill => Place::Stream(BACKFILL),
         Lane::Ephemeral(channel) => Place::Datagram { or: live(channel) },

@@ -73,8 +73,12 @@ fn state(answer: &Value) -> String {
 }
 
 async fn write(writer: &mut Writer, frames: &[&str], checkpoint: &str) {
+    write_in(Lane::Control, writer, frames, checkpoint).await;
+}
+
+async fn write_in(lane: Lane, writer: &mut Writer, frames: &[&str], checkpoint: &str) {
     let frame = |text: &str, lane| Outgoing { bytes: Bytes::copy_from_slice(text.as_bytes()), lane };
-    let mut outgoing: Vec<_> = frames.iter().map(|text| frame(text, Lane::Control)).collect();
+    let mut outgoing: Vec<_> = frames.iter().map(|text| frame(text, lane)).collect();
     outgoing.push(frame(checkpoint, Lane::Checkpoint));
     writer.write(&mut outgoing).await.unwrap();
 }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 use xpush_protocol::CloseCode;
 use xpush_transports::{Closed, Farewell, Lane, Outgoing, Reader as _, Writer as _};
 
-use crate::{CONNECT, Node, accept, connect, post, refused, state, within, write};
+use crate::{CONNECT, Node, accept, connect, post, refused, state, within, write, write_in};
 
 #[tokio::test]
 async fn another_node_goes_on_from_the_checkpoint() {
@@ -25,6 +25,41 @@ async fn another_node_goes_on_from_the_checkpoint() {
     assert_eq!(answer["frames"], json!(["again"]));
     let second = state(&answer);
     assert!(second.ends_with(".1.c1b") && second[..32] != first[..32], "{second}");
+}
+
+/// Or a client whose polls go to another node each time would poll as fast as it can.
+#[tokio::test(start_paused = true)]
+async fn that_another_node_answers_is_no_news_by_itself() {
+    let (mut one, mut other) = (Node::new(), Node::new());
+    let (_reader, _writer, first) = one.connect().await;
+    let poll = json!({"state": first});
+    let began = Instant::now();
+    let (answer, mut writer) = tokio::join!(post(&other.poller, &poll), async {
+        let (_, mut writer) = accept(&mut other.listener).await;
+        write_in(Lane::Aside, &mut writer, &["\"here\"", "\"subscribed\""], "c2").await;
+        writer
+    });
+    assert!(began.elapsed() >= Duration::from_millis(100), "{:?}", began.elapsed());
+    assert_eq!(answer["frames"], json!(["here", "subscribed"]));
+    assert!(state(&answer).ends_with(".1.c2"));
+
+    // It goes with what is news, and before it.
+    let began = Instant::now();
+    let poll = json!({"state": state(&answer)});
+    let (answer, ()) = tokio::join!(post(&other.poller, &poll), async {
+        write_in(Lane::Aside, &mut writer, &["\"aside\""], "c3").await;
+        write(&mut writer, &["\"news\""], "c4").await;
+    });
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!(answer["frames"], json!(["aside", "news"]));
+    assert!(state(&answer).ends_with(".2.c4"));
+
+    // Who does not wait is told at once.
+    let poll = json!({"state": state(&answer), "wait": 0});
+    write_in(Lane::Aside, &mut writer, &["\"aside\""], "c5").await;
+    let answer = post(&other.poller, &poll).await;
+    assert_eq!(answer["frames"], json!(["aside"]));
+    assert!(state(&answer).ends_with(".3.c5"));
 }
 
 #[tokio::test]
