@@ -4,6 +4,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -17,13 +18,14 @@ use xpush::{
     namespace::{Namespaces, Policy, Retention},
     node::{Limits, Node, Parts},
     presence,
+    publication::{Draft, Publisher},
     session::serve_all,
 };
 use xpush_protocol::{
-    ChannelName, ClientFrame, Codec, Connect, Connected, Cursor, Json, MessageId, Publish, Published,
-    ServerFrame, Subscribe, Subscribed, Transports,
+    ChannelName, ClientFrame, Codec, Connect, Connected, Cursor, EventName, Json, MessageId, Payload,
+    Publish, Published, Resubscribe, ServerFrame, Subscribe, Subscribed, Transports,
 };
-use xpush_transports::{Admission, Settings, memory};
+use xpush_transports::{Admission, Connection, Lane, Outgoing, Reader as _, Settings, Writer as _, memory};
 
 /// Generous: a test waits this long for what has to happen, on a machine that does other things too.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -92,6 +94,32 @@ impl TestNode {
         node
     }
 
+    /// A node whose channels, those of `room`, are kept in memory. What a message costs here is its way through the
+    /// node alone.
+    pub fn in_memory() -> Self {
+        let keep = Keep { count: Some(1000), age: None };
+        let capacity = Capacity { channels: 10_000, bytes: 64 << 20 };
+        Self::on(Arc::new(Memory::new(HashMap::from([("room".parse().unwrap(), keep)]), capacity)))
+    }
+
+    /// A node on this log. Its channels are those of `room`, without presence: nobody is told who comes and goes.
+    pub fn on(log: Arc<dyn Log>) -> Self {
+        let keep = Keep { count: None, age: None };
+        let policy = Policy { retention: Retention::Durable { keep }, presence: false, history: true };
+        Self::of(Parts {
+            namespaces: [("room".parse().unwrap(), policy)].into_iter().collect(),
+            limits: Options::default().limits,
+            auth: auth(true),
+            inbox: Arc::new(Inbox::new("test".parse().unwrap())),
+            recent: Arc::clone(&log),
+            durable: log,
+            broker: Arc::new(broker::Alone),
+            membership: Arc::new(membership::Alone::new(node_info("test", 1))),
+            presence: Arc::new(presence::InProcess::default()),
+            metrics: Arc::new(Metrics::default()),
+        })
+    }
+
     /// A node of the given parts.
     pub fn of(parts: Parts) -> Self {
         let node = Node::new(parts);
@@ -143,6 +171,11 @@ impl TestNode {
         let mut client = Client::start(self.dial().await, codec);
         let connected = timeout(PATIENCE, client.connect(connect)).await.unwrap()?;
         Ok(TestClient { client, connected })
+    }
+
+    /// Somebody who listens to this channel, without the work of a `TestClient`.
+    pub async fn listener(&self, name: &str) -> Listener<memory::Connection> {
+        Listener::subscribed(self.dial().await, name).await
     }
 
     pub async fn user(&self, name: &str) -> TestClient {
@@ -235,6 +268,49 @@ pub fn channel(name: &str) -> ChannelName {
     name.parse().unwrap()
 }
 
+/// A message of 128 bytes, as an application's users send them.
+pub fn draft(message_id: MessageId) -> Draft {
+    let data = r#"{"text":"What is said here is as long as what people mostly say in a chat, so it is what counts","by":"ann","mood":null,"n":[7]}"#;
+    Draft {
+        publisher: Publisher::backend("test"),
+        message_id,
+        event: EventName::default(),
+        payload: Payload::Json(Json::parse(data).unwrap()),
+        user: Some("ann".parse().unwrap()),
+        time: 1_700_000_000_000,
+    }
+}
+
+/// Takes frames off a wire, and does no more with them.
+pub struct Listener<C: Connection> {
+    reader: C::Reader,
+    /// Dropped, the connection would end.
+    _writer: C::Writer,
+}
+
+impl<C: Connection> Listener<C> {
+    /// Begins a connection; its answers are the first frames.
+    pub async fn connect(connection: C, connect: Connect) -> Self {
+        let (_, reader, mut writer) = connection.split();
+        let bytes = Codec::Json.encode(&ClientFrame::Connect(Connect { id: 1, ..connect }));
+        writer.write(&mut vec![Outgoing { bytes, lane: Lane::Control }]).await.unwrap();
+        Self { reader, _writer: writer }
+    }
+
+    /// Begins a connection that listens to this channel from now on; the next frame is a publication.
+    pub async fn subscribed(connection: C, name: &str) -> Self {
+        let subscriptions = vec![Resubscribe { channel: channel(name), cursor: None }];
+        let mut listener = Self::connect(connection, Connect { subscriptions, ..Connect::default() }).await;
+        let (connected, subscribed) = (listener.frame().await, listener.frame().await);
+        assert!(connected.starts_with(b"{\"connected") && subscribed.starts_with(b"{\"subscribed"));
+        listener
+    }
+
+    pub async fn frame(&mut self) -> Bytes {
+        self.reader.read().await.unwrap()
+    }
+}
+
 /// A client that gives up on nothing before `PATIENCE`.
 pub struct TestClient {
     pub client: Client,
@@ -286,7 +362,7 @@ impl TestClient {
     ) -> Result<Published, ClientError> {
         let (channel, message_id) = (channel(name), Some(message_id));
         let data = Some(Json::from_value(&data).unwrap());
-        let event = xpush_protocol::EventName::default();
+        let event = EventName::default();
         let frame = |id| ClientFrame::Publish(Publish { id, channel, message_id, event, data, binary: None });
         match self.call(frame).await? {
             ServerFrame::Published(published) => Ok(published),
