@@ -25,16 +25,16 @@ static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
 /// What each operation takes. A piece of memory that is made larger counts once more, with its new size.
 const KNOWN: [(&str, Taken); 11] = [
-    ("Json: write a publish", taken(4.0, 416.0)),
+    ("Json: write a publish", taken(1.0, 235.0)),
     ("Json: read a publish", taken(6.0, 376.0)),
-    ("Json: write a publication", taken(5.0, 928.0)),
+    ("Json: write a publication", taken(1.0, 277.0)),
     ("Json: read a publication", taken(7.0, 400.0)),
-    ("MessagePack: write a publish", taken(18.0, 2096.0)),
-    ("MessagePack: read a publish", taken(17.0, 2064.0)),
-    ("MessagePack: write a publication", taken(18.0, 2096.0)),
-    ("MessagePack: read a publication", taken(18.0, 2088.0)),
-    ("publish to 1", taken(10.0, 1764.0)),
-    ("publish to 100", taken(109.0, 17604.0)),
+    ("MessagePack: write a publish", taken(3.0, 453.0)),
+    ("MessagePack: read a publish", taken(8.0, 760.0)),
+    ("MessagePack: write a publication", taken(3.0, 484.0)),
+    ("MessagePack: read a publication", taken(9.0, 784.0)),
+    ("publish to 1", taken(6.0, 979.2)),
+    ("publish to 100", taken(6.0, 979.2)),
     ("append to the embedded log", taken(12.1, 2270.0)),
 ];
 

@@ -1,5 +1,7 @@
 //! The two codecs. Both write the same structs, and a frame's first byte tells which one wrote it.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
@@ -12,6 +14,14 @@ pub const MAX_DEPTH: usize = 64;
 
 /// Levels of a frame around its data.
 const FRAME_DEPTH: usize = 6;
+
+/// What a thread keeps for the next frame that it writes; a larger one's room is given back.
+const SCRATCH_KEPT: usize = 16 * 1024;
+
+thread_local! {
+    /// Where a frame grows, so that its bytes are allocated once and no larger than they are.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// How frames become bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,13 +68,22 @@ impl Codec {
     /// A frame's bytes.
     #[must_use]
     pub fn encode(self, frame: &impl Serialize) -> Bytes {
-        let bytes = match self {
-            Self::Json => serde_json::to_vec(frame).map_err(|error| error.to_string()),
-            Self::MessagePack => rmp_serde::to_vec_named(frame).map_err(|error| error.to_string()),
-        };
-        // Our own types have string keys only, and their data was valid JSON when it came in.
-        #[allow(clippy::expect_used)]
-        bytes.expect("a frame of our own types can be written").into()
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.clear();
+            let written = match self {
+                Self::Json => serde_json::to_writer(&mut *scratch, frame).map_err(|error| error.to_string()),
+                Self::MessagePack => {
+                    let mut serializer = rmp_serde::Serializer::new(&mut *scratch).with_struct_map();
+                    frame.serialize(&mut serializer).map_err(|error| error.to_string())
+                }
+            };
+            // Our own types have string keys only, and their data was valid JSON when it came in.
+            #[allow(clippy::expect_used)]
+            written.expect("a frame of our own types can be written");
+            let bytes = Bytes::copy_from_slice(scratch);
+            scratch.shrink_to(SCRATCH_KEPT);
+            bytes
+        })
     }
 
     /// A client's frame: the server's door.

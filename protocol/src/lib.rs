@@ -10,6 +10,7 @@ mod document;
 mod event;
 mod name;
 mod payload;
+mod transcode;
 #[cfg(feature = "typescript")]
 pub mod typescript;
 mod varint;

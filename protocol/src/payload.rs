@@ -1,17 +1,18 @@
 //! A message's data: a JSON value or bytes, each as itself in both codecs.
 //!
 //! A JSON value is kept as the text it came as, so that what a publisher wrote is what a subscriber reads, and
-//! the JSON codec never parses it twice. MessagePack turns it into its own maps and arrays.
+//! the JSON codec never parses it twice. MessagePack turns it into its own maps and arrays, value by value: no tree of
+//! them is built on the way.
 
 use std::{fmt, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
-use serde_json::value::RawValue;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::value::{RawValue, to_raw_value};
 use thiserror::Error;
 
-use crate::codec::MAX_DEPTH;
+use crate::{codec::MAX_DEPTH, transcode};
 
 /// What a message carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl Payload {
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
-            Self::Json(json) => json.0.len(),
+            Self::Json(json) => json.as_str().len(),
             Self::Binary(binary) => binary.0.len(),
         }
     }
@@ -64,8 +65,16 @@ impl Payload {
 }
 
 /// A JSON value, as the text it came as.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Json(Arc<str>);
+#[derive(Clone)]
+pub struct Json(Arc<RawValue>);
+
+impl PartialEq for Json {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Json {}
 
 impl Json {
     /// Takes a value's text if it is one JSON value, not nested deeper than `MAX_DEPTH`.
@@ -75,12 +84,12 @@ impl Json {
 
     /// The text of any value that serialises to JSON.
     pub fn from_value(value: &impl Serialize) -> Result<Self, serde_json::Error> {
-        serde_json::to_string(value).map(|text| Self(text.into()))
+        to_raw_value(value).map(|raw| Self(raw.into()))
     }
 
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.get()
     }
 
     /// For a field that is there: `"data": null` is data, the JSON value `null`, and not an absent field.
@@ -91,18 +100,16 @@ impl Json {
 
 impl fmt::Debug for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl Serialize for Json {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
-            serde_json::from_str::<&RawValue>(&self.0).map_err(ser::Error::custom)?.serialize(serializer)
+            self.0.serialize(serializer)
         } else {
-            serde_json::from_str::<serde_json::Value>(&self.0)
-                .map_err(ser::Error::custom)?
-                .serialize(serializer)
+            transcode::from_json(self.as_str(), serializer)
         }
     }
 }
@@ -114,10 +121,10 @@ impl<'de> Deserialize<'de> for Json {
             if depth(raw.get()) > MAX_DEPTH {
                 return Err(de::Error::custom(format_args!("the data is nested deeper than {MAX_DEPTH}")));
             }
-            Ok(Self(Box::<str>::from(raw).into()))
+            Ok(Self(raw.into()))
         } else {
-            let value = serde_json::Value::deserialize(deserializer)?;
-            Self::from_value(&value).map_err(de::Error::custom)
+            let text = transcode::to_json(deserializer)?;
+            Ok(Self(RawValue::from_string(text).map_err(de::Error::custom)?.into()))
         }
     }
 }

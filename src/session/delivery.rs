@@ -17,6 +17,9 @@ use crate::{
 /// A page of the log for one that is behind: what may wait in memory for a client that does not read.
 const CATCH_UP_PAGE: Query = Query { from: From::After(0), limit: 256, bytes: 32 * 1024 };
 
+/// Frames that a connection without work keeps room for: the next one needs no allocation.
+const IDLE_BATCH: usize = 4;
+
 /// Writes until the wire breaks, or until the outbox is closed and all was said.
 pub(super) async fn write_all(
     node: &Node,
@@ -41,7 +44,9 @@ pub(super) async fn write_all(
                 return;
             }
             // Nobody keeps a busy hour's memory through a quiet night.
-            batch = Vec::new();
+            if batch.capacity() > IDLE_BATCH {
+                batch = Vec::new();
+            }
             outbox.ready().await;
             continue;
         }
