@@ -19,6 +19,8 @@ pub(super) type Later = BoxFuture<'static, Option<ServerFrame>>;
 
 impl Session {
     /// Does a command. `None`: it is answered already, or wants no answer.
+    ///
+    /// What is done seldom is boxed: its state would be a part of every idle session's.
     pub(super) async fn command(&mut self, command: ClientFrame) -> Option<Later> {
         let id = command.id();
         let done = match command {
@@ -26,11 +28,11 @@ impl Session {
                 Err((Refusal::new(ErrorCode::OutOfOrder, "this connection has had its `connect`"), None))
             }
             ClientFrame::Subscribe(command) => {
-                self.subscribe_or_tell(id, command.channel, command.cursor, command.last).await;
+                Box::pin(self.subscribe_or_tell(id, command.channel, command.cursor, command.last)).await;
                 return None;
             }
             ClientFrame::Unsubscribe(command) => {
-                let answer = self.unsubscribe(id, command.channel).await;
+                let answer = Box::pin(self.unsubscribe(id, command.channel)).await;
                 self.outbox.push_answer(&answer);
                 return None;
             }
@@ -54,9 +56,11 @@ impl Session {
             }
             ClientFrame::Presence(command) => {
                 let channel = command.channel.clone();
-                self.list_presence(command).await.map_err(|refusal| (refusal, Some(channel)))
+                Box::pin(self.list_presence(command)).await.map_err(|refusal| (refusal, Some(channel)))
             }
-            ClientFrame::Refresh(command) => self.refresh(command).await.map_err(|refusal| (refusal, None)),
+            ClientFrame::Refresh(command) => {
+                Box::pin(self.refresh(command)).await.map_err(|refusal| (refusal, None))
+            }
             ClientFrame::Ping(_) => Ok(ServerFrame::Pong(Pong { id })),
         };
         let answer = done

@@ -31,7 +31,8 @@ pub(super) async fn write_all(
     loop {
         let mut taken = outbox.take(&mut batch, checkpoints.is_some());
         if let Some(behind) = taken.behind {
-            let read = catch_up(node, outbox, behind, &mut batch).await;
+            // Boxed, as the goodbye is: most of an idle connection's life its state would be room for nothing.
+            let read = Box::pin(catch_up(node, outbox, behind, &mut batch)).await;
             // The state speaks of what is in the batch: of this channel, that is more than was queued.
             for position in taken.positions.iter_mut().filter(|(name, _)| *name == read.0) {
                 position.1 = Some(read.1);
@@ -40,7 +41,7 @@ pub(super) async fn write_all(
         node.metrics.delivered(taken.delivered);
         if batch.is_empty() {
             if let Some(farewell) = outbox.farewell() {
-                writer.close(farewell).await;
+                Box::pin(writer.close(farewell)).await;
                 return;
             }
             // Nobody keeps a busy hour's memory through a quiet night.

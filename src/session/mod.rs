@@ -7,6 +7,7 @@
 //!
 //! Invariant: nothing about a client needs to survive here for it to come back right. It brings its cursors.
 
+mod apart;
 mod command;
 mod delivery;
 mod entry;
@@ -42,6 +43,7 @@ pub use registry::{Departed, Entering, LINGER, Sessions};
 pub(crate) use subscription::{is_ahead, missed};
 
 use crate::{auth::Rights, node::Node, publication::Publisher};
+use apart::Apart;
 use registry::Remains;
 use subscription::Subscription;
 
@@ -92,8 +94,9 @@ async fn run<R: Reader, W: Writer>(
     mut writer: W,
     cancel: CancellationToken,
 ) {
+    // What comes before and after a session's long middle is boxed: it would be a part of it for all that time.
     let entered = tokio::select! {
-        entered = entry::enter(&node, &peer, &mut reader) => entered,
+        entered = Box::pin(entry::enter(&node, &peer, &mut reader)) => entered,
         () = cancel.cancelled() => Err(entry::Turned::away(Farewell::new(CloseCode::Draining, "the node is stopping"))),
     };
     let (mut session, resume) = match entered {
@@ -101,8 +104,8 @@ async fn run<R: Reader, W: Writer>(
         Err(turned) => {
             debug!(reason = %turned.farewell.reason, "turned away");
             // A wire that does not take even this is cut.
-            let _ = timeout(CLOSE_DEADLINE, turned.tell(&mut writer)).await;
-            writer.close(turned.farewell).await;
+            let _ = timeout(CLOSE_DEADLINE, Box::pin(turned.tell(&mut writer))).await;
+            Box::pin(writer.close(turned.farewell)).await;
             return;
         }
     };
@@ -110,10 +113,13 @@ async fn run<R: Reader, W: Writer>(
     let sealer = delivery::Checkpoints::new(&session, &peer);
 
     let mut in_flight = InFlight::new();
-    let mut writing = Box::pin(delivery::write_all(&node, &outbox, sealer, writer));
-    let (ended, written) = tokio::select! {
-        ended = session.read_all(resume, &mut reader, &mut in_flight, &cancel) => (Some(ended), false),
-        () = &mut writing => (outbox.farewell(), true),
+    let mut writing = Apart::new(delivery::write_all(&node, &outbox, sealer, writer));
+    let (ended, written) = {
+        let reading = Apart::new(session.read_all(resume, &mut reader, &mut in_flight, &cancel));
+        tokio::select! {
+            ended = reading => (Some(ended), false),
+            () = &mut writing => (outbox.farewell(), true),
+        }
     };
     // What is under way is awaited: the client may still be there to hear the answers.
     while let Some(answer) = in_flight.next().await {
@@ -128,7 +134,7 @@ async fn run<R: Reader, W: Writer>(
         // The writer says goodbye and lets the wire go; one that is stuck on a client that reads nothing is cut.
         let _ = timeout(CLOSE_DEADLINE, writing).await;
     }
-    session.leave(may_return).await;
+    Box::pin(session.leave(may_return)).await;
 }
 
 /// Commands whose answers are under way, bounded by `Limits::in_flight`.
@@ -182,7 +188,8 @@ impl Session {
         let outbox = Arc::clone(&self.outbox);
         let limit = self.node.limits.in_flight;
         tokio::select! {
-            () = self.resume(resume) => {}
+            // Boxed, and gone with its state before the connection is idle.
+            () = Box::pin(self.resume(resume)) => {}
             () = outbox.closing() => {}
             () = cancel.cancelled() => {}
         }
@@ -214,8 +221,10 @@ impl Session {
                         return closed.farewell();
                     }
                 },
-                () = sleep_until(expiry.unwrap_or_else(Instant::now)), if expiry.is_some() => self.expire().await,
-                () = outbox.attention() => self.end_failed().await,
+                () = sleep_until(expiry.unwrap_or_else(Instant::now)), if expiry.is_some() => {
+                    Box::pin(self.expire()).await;
+                }
+                () = outbox.attention() => Box::pin(self.end_failed()).await,
                 () = cancel.cancelled() => return Farewell::new(CloseCode::Draining, "the node is stopping"),
             }
         }

@@ -36,8 +36,9 @@ use xpush_protocol::{CloseCode, Codec};
 use super::stream::Stream;
 use crate::{CLOSE_DEADLINE, Closed, Farewell, Outgoing, Peer, Permit, patience::Patience};
 
-/// Allocated for every connection, idle ones included; larger frames grow it for as long as they are read.
-const READ_BUFFER: usize = 4 * 1024;
+/// Allocated for every connection, idle ones included, and enough for a few commands; larger frames grow it for as long
+/// as they are read.
+const READ_BUFFER: usize = 1024;
 
 /// Frames of one write are joined up to this size before they go to the socket: fewer calls, and what one slow
 /// connection can hold beside its largest frame.

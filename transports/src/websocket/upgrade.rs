@@ -89,7 +89,8 @@ impl Upgrader {
             let (stream, read) = Stream::upgraded(upgrade.await.map_err(|error| error.to_string())?);
             let frame_limit = self.settings.frame_limit;
             let connection =
-                Connection::new(stream, read.into(), Role::Server, frame_limit, peer, patience, Some(permit))
+                // A copy: what is read here is the tail of a buffer for headers, which would live as long as this does.
+                Connection::new(stream, read.to_vec(), Role::Server, frame_limit, peer, patience, Some(permit))
                     .await;
             self.upgraded.send(connection).await.map_err(|_| "the listener is gone".to_owned())
         });
