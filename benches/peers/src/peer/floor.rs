@@ -1,0 +1,31 @@
+//! The floor, which is this program itself (see `crate::floor`).
+
+use std::{path::Path, process::Command};
+
+use super::{Peer, Step};
+
+pub(super) struct Floor;
+
+impl Peer for Floor {
+    fn name(&self) -> &'static str {
+        "floor"
+    }
+
+    fn version(&self) -> anyhow::Result<String> {
+        Ok("one write a delivery".to_owned())
+    }
+
+    fn command(&self, _folder: &Path, port: u16) -> anyhow::Result<Command> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["floor", "--port", &port.to_string()]);
+        Ok(command)
+    }
+
+    fn subscriber(&self, port: u16, _number: usize, channel: &str) -> Vec<Step> {
+        vec![Step::upgrade(port, &format!("/sub/{channel}"))]
+    }
+
+    fn publisher(&self, port: u16, channel: &str) -> Vec<Step> {
+        vec![Step::upgrade(port, &format!("/pub/{channel}"))]
+    }
+}
