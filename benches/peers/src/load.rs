@@ -25,7 +25,7 @@ use rustix::{
 use crate::{
     framing::Kind,
     payload,
-    peer::{Peer, Step, Until},
+    peer::{Peer, Step, Subscriber, Until},
     server,
 };
 
@@ -58,6 +58,8 @@ pub(crate) struct Outcome {
     pub(crate) latency_us: Histogram<u64>,
     /// From the first message's moment to the last delivery.
     pub(crate) took: Duration,
+    /// The last that a client heard while it lasted and that was no message.
+    pub(crate) heard: String,
     /// How much of its core the load itself needed. Near 1, it is what was measured.
     pub(crate) load_share: f64,
 }
@@ -116,12 +118,17 @@ impl<'a> Load<'a> {
     }
 
     /// Connects subscribers, spread over the channels, and waits until they are subscribed.
-    pub(crate) fn subscribe(&mut self, subscribers: usize, channels: usize) -> anyhow::Result<()> {
+    pub(crate) fn subscribe(
+        &mut self,
+        subscribers: usize,
+        channels: usize,
+        named: bool,
+    ) -> anyhow::Result<()> {
         let (peer, port) = (self.peer, self.port);
         self.subscribers += subscribers as u64;
         self.connect((0..subscribers).map(|number| {
             let channel = channel(number % channels);
-            (peer.subscriber(port, number, &channel), channel)
+            (peer.subscriber(&Subscriber { port, number, channel: &channel, named }), channel)
         }))
     }
 
@@ -183,9 +190,7 @@ impl<'a> Load<'a> {
         let total = (timetable.rate * timetable.duration.as_secs_f64()) as u64;
         let expected = total * self.subscribers / self.publishers.len() as u64;
         let before = server::usage(std::process::id())?;
-        let mut tally = Tally::new(timetable.rate)?;
-        std::mem::swap(&mut tally.heard, &mut self.tally.heard);
-        self.tally = tally;
+        self.tally = Tally::new(timetable.rate)?;
         let deadline = self.tally.moment(total) + timetable.grace;
         let mut number = 0;
         while self.tally.received < expected {
@@ -214,6 +219,7 @@ impl<'a> Load<'a> {
             received: tally.received,
             disordered: tally.disordered,
             latency_us: tally.latency_us,
+            heard: tally.heard,
             took: tally.last.saturating_duration_since(tally.began),
             load_share: (after.cpu - before.cpu).as_secs_f64() / spent.as_secs_f64(),
         })

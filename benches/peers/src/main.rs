@@ -65,6 +65,9 @@ struct CompareArgs {
     /// The program to measure
     #[arg(long, env = "XPUSH_BIN", default_value = "target/release/xpush")]
     xpush: PathBuf,
+    /// Centrifugo's program, where there is one
+    #[arg(long, hide = true, default_value = "centrifugo")]
+    centrifugo: PathBuf,
     /// Where the servers of the peers on Node are
     #[arg(long, hide = true, default_value = "benches/peers")]
     node_folder: PathBuf,
@@ -91,7 +94,7 @@ fn compare(args: &CompareArgs) -> anyhow::Result<()> {
 
     let xpush =
         fs::canonicalize(&args.xpush).with_context(|| format!("{} is not there", args.xpush.display()))?;
-    let mut servers = peer::all(xpush, &fs::canonicalize(&args.node_folder)?);
+    let mut servers = peer::all(xpush, args.centrifugo.clone(), &fs::canonicalize(&args.node_folder)?);
     let names: Vec<_> = servers.iter().map(|server| server.name()).collect();
     for name in &args.servers {
         ensure!(names.contains(&name.as_str()), "there is no server {name}; there are {}", names.join(", "));

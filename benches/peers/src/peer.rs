@@ -3,6 +3,7 @@
 //! Invariant: what differs between two peers is in their two files here; the load and the workloads are the same for
 //! all. No peer checks tokens but XPUSH, and none encrypts.
 
+mod centrifugo;
 mod floor;
 mod mosquitto;
 mod nats;
@@ -36,8 +37,8 @@ pub(crate) trait Peer {
         Framing::WebSocket
     }
 
-    /// How the client of this number becomes a subscriber. Behind the last step it misses nothing.
-    fn subscriber(&self, port: u16, number: usize, channel: &str) -> Vec<Step>;
+    /// How a client becomes a subscriber. Behind the last step it misses nothing.
+    fn subscriber(&self, client: &Subscriber<'_>) -> Vec<Step>;
 
     fn publisher(&self, port: u16, channel: &str) -> Vec<Step>;
 
@@ -52,6 +53,14 @@ pub(crate) trait Peer {
         let _ = said;
         None
     }
+}
+
+pub(crate) struct Subscriber<'a> {
+    pub(crate) port: u16,
+    pub(crate) number: usize,
+    pub(crate) channel: &'a str,
+    /// Says who it is and proves it, where the peer is set up to ask.
+    pub(crate) named: bool,
 }
 
 /// Something that a client says, and what it then waits for.
@@ -78,13 +87,14 @@ impl Step {
 }
 
 /// All, in the order of the table; the floor and XPUSH first.
-pub(crate) fn all(xpush: PathBuf, node_folder: &Path) -> Vec<Box<dyn Peer>> {
+pub(crate) fn all(xpush: PathBuf, centrifugo: PathBuf, node_folder: &Path) -> Vec<Box<dyn Peer>> {
     vec![
         Box::new(floor::Floor),
         Box::new(xpush::Xpush::new(xpush)),
         Box::new(nchan::Nchan),
         Box::new(nats::Nats),
         Box::new(mosquitto::Mosquitto),
+        Box::new(centrifugo::Centrifugo::new(centrifugo)),
         Box::new(ws::Ws::in_folder(node_folder)),
         Box::new(socket_io::SocketIo::in_folder(node_folder)),
     ]

@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Command};
 
-use super::{Peer, Step};
+use super::{Peer, Step, Subscriber};
 
 pub(super) struct Floor;
 
@@ -21,8 +21,8 @@ impl Peer for Floor {
         Ok(command)
     }
 
-    fn subscriber(&self, port: u16, _number: usize, channel: &str) -> Vec<Step> {
-        vec![Step::upgrade(port, &format!("/sub/{channel}"))]
+    fn subscriber(&self, client: &Subscriber<'_>) -> Vec<Step> {
+        vec![Step::upgrade(client.port, &format!("/sub/{}", client.channel))]
     }
 
     fn publisher(&self, port: u16, channel: &str) -> Vec<Step> {

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use super::{Peer, Step, program, says_version};
+use super::{Peer, Step, Subscriber, program, says_version};
 use crate::framing::Framing;
 
 /// Of MQTT 3.1.1, sections 3.1 to 3.9: type and flags, the first byte of a packet.
@@ -43,10 +43,13 @@ impl Peer for Mosquitto {
         Framing::Mqtt
     }
 
-    fn subscriber(&self, _port: u16, number: usize, channel: &str) -> Vec<Step> {
+    fn subscriber(&self, client: &Subscriber<'_>) -> Vec<Step> {
         let packet_id = 1_u16.to_be_bytes();
-        let subscribe = packet(SUBSCRIBE, &[&packet_id, &text(channel), &[0]]);
-        vec![Step::says(connect(&format!("s{number}")), CONNECTED), Step::says(subscribe, SUBSCRIBED)]
+        let subscribe = packet(SUBSCRIBE, &[&packet_id, &text(client.channel), &[0]]);
+        vec![
+            Step::says(connect(&format!("s{}", client.number)), CONNECTED),
+            Step::says(subscribe, SUBSCRIBED),
+        ]
     }
 
     fn publisher(&self, _port: u16, channel: &str) -> Vec<Step> {

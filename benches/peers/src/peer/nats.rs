@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Command};
 
-use super::{Peer, Step, program, says_version};
+use super::{Peer, Step, Subscriber, program, says_version};
 use crate::framing::Framing;
 
 pub(super) struct Nats;
@@ -26,8 +26,8 @@ impl Peer for Nats {
         Framing::Nats
     }
 
-    fn subscriber(&self, _port: u16, _number: usize, channel: &str) -> Vec<Step> {
-        greeting(&format!("SUB {channel} 1\r\n"))
+    fn subscriber(&self, client: &Subscriber<'_>) -> Vec<Step> {
+        greeting(&format!("SUB {} 1\r\n", client.channel))
     }
 
     fn publisher(&self, _port: u16, _channel: &str) -> Vec<Step> {

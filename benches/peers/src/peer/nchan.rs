@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use super::{Peer, Step, program, says_version};
+use super::{Peer, Step, Subscriber, program, says_version};
 
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
 
@@ -54,8 +54,8 @@ http {{
         Ok(command)
     }
 
-    fn subscriber(&self, port: u16, _number: usize, channel: &str) -> Vec<Step> {
-        vec![Step::upgrade(port, &format!("/sub/{channel}"))]
+    fn subscriber(&self, client: &Subscriber<'_>) -> Vec<Step> {
+        vec![Step::upgrade(client.port, &format!("/sub/{}", client.channel))]
     }
 
     fn publisher(&self, port: u16, channel: &str) -> Vec<Step> {

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use super::{Peer, Step, npm_version, program};
+use super::{Peer, Step, Subscriber, npm_version, program};
 use crate::websocket::{Opcode, client_frame};
 
 pub(super) struct SocketIo {
@@ -35,8 +35,9 @@ impl Peer for SocketIo {
         Ok(command)
     }
 
-    fn subscriber(&self, port: u16, _number: usize, channel: &str) -> Vec<Step> {
-        let mut steps = self.publisher(port, channel);
+    fn subscriber(&self, client: &Subscriber<'_>) -> Vec<Step> {
+        let channel = client.channel;
+        let mut steps = self.publisher(client.port, channel);
         // An event whose acknowledgement, packet 3 to id 0, comes once the room is joined.
         steps.push(Step::says(text(&format!("420[\"subscribe\",\"{channel}\"]")), b"430"));
         steps

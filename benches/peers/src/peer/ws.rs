@@ -5,7 +5,7 @@ use std::{
     process::Command,
 };
 
-use super::{Peer, Step, npm_version, program};
+use super::{Peer, Step, Subscriber, npm_version, program};
 
 pub(super) struct Ws {
     folder: PathBuf,
@@ -32,8 +32,8 @@ impl Peer for Ws {
         Ok(command)
     }
 
-    fn subscriber(&self, port: u16, _number: usize, channel: &str) -> Vec<Step> {
-        vec![Step::upgrade(port, &format!("/sub/{channel}"))]
+    fn subscriber(&self, client: &Subscriber<'_>) -> Vec<Step> {
+        vec![Step::upgrade(client.port, &format!("/sub/{}", client.channel))]
     }
 
     fn publisher(&self, port: u16, channel: &str) -> Vec<Step> {

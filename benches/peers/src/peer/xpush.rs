@@ -1,7 +1,8 @@
 //! XPUSH: MessagePack frames over WebSocket, a `recent` channel in memory for each channel.
 //!
-//! A publish asks for no answer and has no message id, as none of the peers has. Every client shows a token of its own,
-//! which is checked; publishers' have no user, so that a publication carries no more than the peers' do.
+//! A publish asks for no answer and has no message id, as none of the peers has; and clients are anonymous, as the peers'
+//! are. Where the connecting is what is measured, each has a user and shows a token of its own, since no server in
+//! earnest does without.
 
 use std::{
     fs,
@@ -14,7 +15,7 @@ use ring::hmac;
 use serde_json::json;
 use xpush_protocol::{Binary, ChannelName, ClientFrame, Codec, Connect, EventName, Publish, Subscribe};
 
-use super::{Peer, Step, says_version};
+use super::{Peer, Step, Subscriber, says_version};
 use crate::{
     server::free_port,
     websocket::{Opcode, client_frame},
@@ -36,11 +37,8 @@ impl Xpush {
     }
 
     /// A JWT, HS256 (RFC 7519, RFC 7515).
-    fn token(&self, user: Option<String>) -> String {
-        let mut claims = json!({"channels": {format!("{NAMESPACE}:*"): ["subscribe", "publish"]}});
-        if let Some(user) = user {
-            claims["sub"] = user.into();
-        }
+    fn token(&self, user: &str) -> String {
+        let claims = json!({"sub": user, "channels": {format!("{NAMESPACE}:*"): ["subscribe", "publish"]}});
         let [header, claims] = [json!({"alg": "HS256", "typ": "JWT"}), claims]
             .map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
         let signed = format!("{header}.{claims}");
@@ -64,7 +62,7 @@ impl Peer for Xpush {
             &config,
             format!(
                 "log.level = \"warn\"\nauth.keys = [{{ algorithm = \"HS256\", secret = \"{SECRET}\" }}]\n\
-                 limits.connections_per_address = 20000\n"
+                 auth.anonymous = true\nlimits.connections_per_address = 20000\n"
             ),
         )?;
         let mut command = Command::new(&self.program);
@@ -78,17 +76,18 @@ impl Peer for Xpush {
         Ok(command)
     }
 
-    fn subscriber(&self, port: u16, number: usize, channel: &str) -> Vec<Step> {
-        let connect = connect(self.token(Some(format!("user-{number}"))));
-        let Some(channel) = name(channel) else { return Vec::new() };
+    fn subscriber(&self, client: &Subscriber<'_>) -> Vec<Step> {
+        let token = client.named.then(|| self.token(&format!("user-{}", client.number)));
+        let connect = connect(token);
+        let Some(channel) = name(client.channel) else { return Vec::new() };
         let subscribe = ClientFrame::Subscribe(Subscribe { id: 2, channel, cursor: None, last: None });
         // As clients do: both at once.
         let both = [frame(&connect), frame(&subscribe)].concat();
-        vec![Step::upgrade(port, PATH), Step::says(both, b"subscribed")]
+        vec![Step::upgrade(client.port, PATH), Step::says(both, b"subscribed")]
     }
 
     fn publisher(&self, port: u16, _channel: &str) -> Vec<Step> {
-        vec![Step::upgrade(port, PATH), Step::says(frame(&connect(self.token(None))), b"connected")]
+        vec![Step::upgrade(port, PATH), Step::says(frame(&connect(None)), b"connected")]
     }
 
     fn publication(&self, channel: &str, _number: u64, payload: &[u8]) -> Vec<u8> {
@@ -104,8 +103,8 @@ impl Peer for Xpush {
     }
 }
 
-fn connect(token: String) -> ClientFrame {
-    ClientFrame::Connect(Connect { id: 1, token: Some(token), ..Connect::default() })
+fn connect(token: Option<String>) -> ClientFrame {
+    ClientFrame::Connect(Connect { id: 1, token, ..Connect::default() })
 }
 
 fn name(channel: &str) -> Option<ChannelName> {
