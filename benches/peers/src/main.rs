@@ -26,19 +26,24 @@ use workload::{Pace, Workload};
 const CORE: usize = server::CORE + 1;
 
 #[derive(Parser)]
-#[command(name = "benches/compare", about = "Compares XPUSH with a bare sender and with other servers")]
+#[command(
+    bin_name = "benches/compare",
+    about = "Measures XPUSH beside a bare sender and other servers, and prints the table of their ratios",
+    args_conflicts_with_subcommands = true
+)]
 struct Cli {
     #[command(subcommand)]
-    command: Task,
+    server: Option<OwnServer>,
+    #[command(flatten)]
+    compare: CompareArgs,
 }
 
+/// What this program starts of itself.
 #[derive(Subcommand)]
-enum Task {
-    /// Measures, and prints the table
-    #[command(name = "compare")]
-    Compare(CompareArgs),
+#[command(disable_help_subcommand = true)]
+enum OwnServer {
     /// The bare sender
-    #[command(name = "floor", hide = true)]
+    #[command(hide = true)]
     Floor {
         #[arg(long)]
         port: u16,
@@ -74,9 +79,10 @@ struct CompareArgs {
 }
 
 fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
-        Task::Floor { port } => floor::serve(port),
-        Task::Compare(args) => compare(&args),
+    let cli = Cli::parse();
+    match cli.server {
+        Some(OwnServer::Floor { port }) => floor::serve(port),
+        None => compare(&cli.compare),
     }
 }
 
@@ -105,7 +111,7 @@ fn compare(args: &CompareArgs) -> anyhow::Result<()> {
     let mut absent = Vec::new();
     servers.retain(|server| match server.version() {
         Ok(version) => {
-            table.servers.push(Column { name: server.name().to_owned(), version });
+            table.servers.push(Column { name: server.name(), version, manner: server.manner() });
             true
         }
         Err(error) => {

@@ -30,6 +30,9 @@ pub(crate) trait Peer {
     /// As it says itself. An error: it is not on this machine.
     fn version(&self) -> anyhow::Result<String>;
 
+    /// What it is asked to do, so that a reader can tell how like the others it is.
+    fn manner(&self) -> &'static str;
+
     /// What serves at a port of loopback until it is told to end, in the foreground, with its files in `folder`.
     fn command(&self, folder: &Path, port: u16) -> anyhow::Result<Command>;
 

@@ -1,6 +1,6 @@
 //! What is measured. Every run has a server of its own, so that no run finds what another one left.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
@@ -13,8 +13,12 @@ use crate::{
 
 /// Above this share of its core, the load is what was measured, and the server does at least as much.
 const LOAD_LIMIT: f64 = 0.9;
-/// From the start, or the last connection, until a server has done all that this brings.
-const SETTLE: Duration = Duration::from_millis(300);
+/// A server that does next to nothing for as long has done all that its start, or a connection, brings.
+const QUIET: Duration = Duration::from_millis(300);
+/// Two of Linux's ticks: timers, a collector of garbage.
+const NEXT_TO_NOTHING: Duration = Duration::from_millis(20);
+/// One that is not quiet by then never is.
+const RESTLESS: Duration = Duration::from_secs(5);
 /// Until memory that is only needed on the way is given back, where it is at all.
 const IDLE_SETTLE: Duration = Duration::from_secs(2);
 /// Until what is missing is lost, where nothing else is said.
@@ -101,7 +105,7 @@ impl Workload {
             Self::Idle => growth(peer, IDLE, false, IDLE_SETTLE, pace, |before, after| {
                 after.memory_kib.saturating_sub(before.memory_kib) as f64
             }),
-            Self::Connects => growth(peer, CONNECTS, true, SETTLE, pace, |before, after| {
+            Self::Connects => growth(peer, CONNECTS, true, Duration::ZERO, pace, |before, after| {
                 (after.cpu - before.cpu).as_secs_f64() * 1e6
             }),
         }
@@ -121,8 +125,7 @@ impl Sample {
         let run = |load: &mut Load<'_>| {
             load.subscribe(shape.subscribers, shape.channels, false)?;
             load.make_publishers(shape.channels)?;
-            load.settle(SETTLE)?;
-            let before = server.usage()?;
+            let before = quiet(&server, load)?;
             let outcome = load.publish(timetable)?;
             Ok(Self { outcome, cpu: server.usage()?.cpu - before.cpu })
         };
@@ -289,16 +292,29 @@ fn growth(
     for _ in 0..pace.runs {
         let server = Server::start(peer)?;
         let mut load = Load::new(peer, server.port)?;
-        load.settle(SETTLE)?;
-        let before = server.usage()?;
+        let before = quiet(&server, &mut load)?;
         let connected = load.subscribe(shape.subscribers, shape.channels, named);
         connected.and_then(|()| load.settle(settle)).with_context(|| server.said())?;
-        let value = grown(before, server.usage()?) / shape.subscribers as f64;
+        let value = grown(before, quiet(&server, &mut load)?) / shape.subscribers as f64;
         eprintln!("    {value:.2}");
         values.push(value);
         drop(load);
     }
     Ok(Measured { value: median(values), notes: Vec::new() })
+}
+
+/// Waits until a server is, so that nothing is charged to what comes next; and says what it has used.
+fn quiet(server: &Server, load: &mut Load<'_>) -> anyhow::Result<Usage> {
+    let deadline = Instant::now() + RESTLESS;
+    let mut before = server.usage()?;
+    loop {
+        load.settle(QUIET)?;
+        let now = server.usage()?;
+        if now.cpu.saturating_sub(before.cpu) < NEXT_TO_NOTHING || Instant::now() > deadline {
+            return Ok(now);
+        }
+        before = now;
+    }
 }
 
 fn told(sample: &Sample) -> String {

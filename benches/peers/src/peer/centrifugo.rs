@@ -1,4 +1,4 @@
-//! Centrifugo: its JSON protocol over WebSocket, a channel of a namespace without history.
+//! Centrifugo: its JSON protocol over WebSocket, channels with a short history.
 //!
 //! Debian has no package of it; it is compared where there is a Go compiler that can build it.
 
@@ -30,6 +30,10 @@ impl Peer for Centrifugo {
 
     fn version(&self) -> anyhow::Result<String> {
         says_version(&self.program, "version")
+    }
+
+    fn manner(&self) -> &'static str {
+        "WebSocket, JSON; 256 messages for 5 minutes, in memory"
     }
 
     fn command(&self, folder: &Path, port: u16) -> anyhow::Result<Command> {

@@ -12,7 +12,11 @@ impl Peer for Floor {
     }
 
     fn version(&self) -> anyhow::Result<String> {
-        Ok("one write a delivery".to_owned())
+        Ok(env!("CARGO_PKG_VERSION").to_owned())
+    }
+
+    fn manner(&self) -> &'static str {
+        "WebSocket; one write a delivery, nothing kept"
     }
 
     fn command(&self, _folder: &Path, port: u16) -> anyhow::Result<Command> {

@@ -25,6 +25,10 @@ impl Peer for Mosquitto {
         says_version(&program("mosquitto"), "-h")
     }
 
+    fn manner(&self) -> &'static str {
+        "MQTT 3.1.1 over TCP, QoS 0; nothing kept"
+    }
+
     fn command(&self, folder: &Path, port: u16) -> anyhow::Result<Command> {
         let path = folder.join("mosquitto.conf");
         fs::write(

@@ -16,6 +16,10 @@ impl Peer for Nats {
         says_version(&program("nats-server"), "--version")
     }
 
+    fn manner(&self) -> &'static str {
+        "its protocol over TCP; nothing kept"
+    }
+
     fn command(&self, _folder: &Path, port: u16) -> anyhow::Result<Command> {
         let mut command = Command::new(program("nats-server"));
         command.args(["--addr", "127.0.0.1", "--port", &port.to_string()]);

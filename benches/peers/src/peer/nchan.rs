@@ -15,7 +15,11 @@ impl Peer for Nchan {
 
     fn version(&self) -> anyhow::Result<String> {
         anyhow::ensure!(Path::new(MODULE).exists(), "Debian's libnginx-mod-nchan is not installed");
-        Ok(format!("of Debian, on nginx {}", says_version(&program("nginx"), "-v")?))
+        Ok(format!("of Debian on nginx {}", says_version(&program("nginx"), "-v")?))
+    }
+
+    fn manner(&self) -> &'static str {
+        "WebSocket; 256 messages for 5 minutes, in memory"
     }
 
     /// It keeps as many messages for as long as XPUSH's `recent`.

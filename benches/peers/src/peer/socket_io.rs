@@ -29,6 +29,10 @@ impl Peer for SocketIo {
         npm_version(&self.folder, "socket.io")
     }
 
+    fn manner(&self) -> &'static str {
+        "WebSocket, JSON; nothing kept"
+    }
+
     fn command(&self, _folder: &Path, port: u16) -> anyhow::Result<Command> {
         let mut command = Command::new(program("node"));
         command.arg(self.folder.join("socket_io.mjs")).arg(port.to_string());

@@ -26,6 +26,10 @@ impl Peer for Ws {
         npm_version(&self.folder, "ws")
     }
 
+    fn manner(&self) -> &'static str {
+        "WebSocket; nothing kept"
+    }
+
     fn command(&self, _folder: &Path, port: u16) -> anyhow::Result<Command> {
         let mut command = Command::new(program("node"));
         command.arg(self.folder.join("ws.mjs")).arg(port.to_string());

@@ -56,6 +56,10 @@ impl Peer for Xpush {
         says_version(&self.program, "--version")
     }
 
+    fn manner(&self) -> &'static str {
+        "WebSocket, MessagePack; retention `recent`: 256 messages for 5 minutes, in memory"
+    }
+
     fn command(&self, folder: &Path, port: u16) -> anyhow::Result<Command> {
         let config = folder.join("xpush.toml");
         fs::write(
