@@ -130,6 +130,18 @@ pub(crate) fn usage(pid: u32) -> anyhow::Result<Usage> {
     })
 }
 
+/// What all programs used of the first `cores`, and what the machine below took of them.
+pub(crate) fn busy(cores: usize) -> anyhow::Result<Duration> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let mut ticks = 0;
+    for line in stat.lines().skip(1).take(cores) {
+        let fields = line.split_whitespace().skip(1).map(str::parse::<u64>).collect::<Result<Vec<_>, _>>()?;
+        // user, nice, system, (idle, iowait,) irq, softirq, steal
+        ticks += fields.iter().take(3).chain(fields.iter().skip(5).take(3)).sum::<u64>();
+    }
+    Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+}
+
 /// One that nobody listened on a moment ago.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())

@@ -8,11 +8,15 @@ use clap::ValueEnum;
 use crate::{
     load::{Load, Outcome, Timetable},
     peer::Peer,
-    server::{Server, Usage},
+    server::{self, Server, Usage},
 };
 
 /// Above this share of its core, the load is what was measured, and the server does at least as much.
 const LOAD_LIMIT: f64 = 0.9;
+/// The server's and the load's.
+const CORES: usize = server::CORE + 2;
+/// Above this share of the cores, others disturbed a run.
+const OTHERS_LIMIT: f64 = 0.1;
 /// A server that does next to nothing for as long has done all that its start, or a connection, brings.
 const QUIET: Duration = Duration::from_millis(300);
 /// Two of Linux's ticks: timers, a collector of garbage.
@@ -116,6 +120,8 @@ impl Workload {
 struct Sample {
     outcome: Outcome,
     cpu: Duration,
+    /// How much of the two cores neither the server nor the load used.
+    others_share: f64,
 }
 
 impl Sample {
@@ -126,8 +132,12 @@ impl Sample {
             load.subscribe(shape.subscribers, shape.channels, false)?;
             load.make_publishers(shape.channels)?;
             let before = quiet(&server, load)?;
+            let (began, busy) = (Instant::now(), server::busy(CORES)?);
             let outcome = load.publish(timetable)?;
-            Ok(Self { outcome, cpu: server.usage()?.cpu - before.cpu })
+            let cpu = server.usage()?.cpu - before.cpu;
+            let others = (server::busy(CORES)? - busy).saturating_sub(cpu + outcome.load_cpu);
+            let others_share = others.as_secs_f64() / began.elapsed().as_secs_f64() / CORES as f64;
+            Ok(Self { outcome, cpu, others_share })
         };
         let sample: anyhow::Result<Self> = run(&mut load);
         // The clients go first: a server with none left ends at once.
@@ -161,7 +171,11 @@ impl Sample {
         ))
     }
 
-    fn note_load(&self, notes: &mut Vec<String>) {
+    fn note_disturbance(&self, notes: &mut Vec<String>) {
+        if self.others_share > OTHERS_LIMIT {
+            let share = self.others_share * 100.0;
+            notes.push(format!("other programs took {share:.0} % of the two cores: measure it again"));
+        }
         if self.outcome.load_share > LOAD_LIMIT {
             let share = self.outcome.load_share * 100.0;
             notes.push(format!("the load needed {share:.0} % of its core, so the server may do better"));
@@ -180,7 +194,7 @@ fn cost(peer: &dyn Peer, shape: Shape, rate: f64, pace: &Pace) -> anyhow::Result
             bail!("nothing arrived");
         }
         notes.extend(sample.check().err());
-        sample.note_load(&mut notes);
+        sample.note_disturbance(&mut notes);
         values.push(sample.cpu_us());
         eprintln!("    {}", told(&sample));
     }
@@ -223,7 +237,7 @@ fn most(peer: &dyn Peer, shape: Shape, first: f64, limit: Duration, pace: &Pace)
         }
         if values.len() * 2 > pace.runs {
             let mut notes = Vec::new();
-            best.note_load(&mut notes);
+            best.note_disturbance(&mut notes);
             if !search.beyond.is_empty() {
                 notes.push(format!("the limit was not the latency: {}", search.beyond));
             }
