@@ -406,8 +406,9 @@ fn channel(number: usize) -> String {
     format!("c{number}")
 }
 
-/// The beginning of what a server said, for people.
+/// The beginning of what a server said, for people: of a binary frame, the words in it.
 fn shown(bytes: &[u8]) -> String {
-    let text: String = String::from_utf8_lossy(bytes).chars().take(120).collect();
-    text.escape_debug().to_string()
+    let readable = |byte: &u8| if byte.is_ascii_graphic() { char::from(*byte) } else { ' ' };
+    let text: String = bytes.iter().take(120).map(readable).collect();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
