@@ -123,6 +123,9 @@ enum Workload {
     Idle {
         #[arg(long, default_value_t = 1000)]
         connections: usize,
+        /// Of each connection, to channels of its own if it is more than one
+        #[arg(long, default_value_t = 1)]
+        subscriptions: usize,
         #[command(flatten)]
         common: CommonArgs,
     },
@@ -171,13 +174,14 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
             let plan = Plan { channels: pairs, subscribers: pairs, ..load.plan() };
             ("pairs", load.publish_to, load.common, plan)
         }
-        Workload::Idle { connections, common } => {
+        Workload::Idle { connections, subscriptions, common } => {
             let silence = Plan {
                 duration: Duration::ZERO,
                 rate: 0.0,
                 payload: 0,
                 channels: 1,
                 subscribers: connections,
+                subscriptions,
             };
             ("idle", vec![], common, silence)
         }
@@ -186,7 +190,9 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
             let plan = publish::Plan { publishers, in_flight, channels, duration, payload };
             let mut servers = vec![common.server.discover().await?];
             servers.extend(common.server.discover_all(&publish_to).await?);
-            common.show(&publish::run(&servers, &common.server, &common.namespace, &plan).await?)?;
+            let process = common.process()?;
+            let (args, namespace) = (&common.server, &common.namespace);
+            common.show(&publish::run(&servers, args, namespace, &plan, process.as_ref()).await?)?;
             return Ok(ExitCode::SUCCESS);
         }
         Workload::History { readers, channels, messages, page, payload, duration, common } => {
@@ -241,7 +247,14 @@ impl CommonArgs {
 impl LoadArgs {
     fn plan(&self) -> Plan {
         let duration = Duration::from_secs(self.duration);
-        Plan { duration, rate: self.rate, payload: self.payload, channels: 0, subscribers: 0 }
+        Plan {
+            duration,
+            rate: self.rate,
+            payload: self.payload,
+            channels: 0,
+            subscribers: 0,
+            subscriptions: 1,
+        }
     }
 }
 

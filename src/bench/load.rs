@@ -32,6 +32,8 @@ use crate::cli::ServerArgs;
 
 /// From the last message's moment until it counts as lost.
 const LAST_WAIT: Duration = Duration::from_secs(20);
+/// Subscriptions of one connection that are asked for and not answered.
+const SUBSCRIBES_AT_ONCE: usize = 32;
 /// Idle connections are looked at this long.
 const IDLE_HOLD: Duration = Duration::from_secs(3);
 /// A subscriber says this often that it lives.
@@ -41,6 +43,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) struct Plan {
     pub(super) channels: usize,
     pub(super) subscribers: usize,
+    /// Of each subscriber.
+    pub(super) subscriptions: usize,
     pub(super) rate: f64,
     pub(super) duration: Duration,
     pub(super) payload: usize,
@@ -129,7 +133,11 @@ pub(super) async fn run(
             let dialled: Result<_, xpush::client::DialError> = dials.next().await.unwrap_or(Ok(None));
             start(dialled?, &mut subscribers).await?;
         }
-        let subscriber = Subscriber { run: Arc::clone(&run), channel: channels[n % channels.len()].clone() };
+        let mut listens = vec![channels[n % channels.len()].clone()];
+        for k in 1..plan.subscriptions {
+            listens.push(format!("{namespace}:bench-{number}-{n}-{k}").parse()?);
+        }
+        let subscriber = Subscriber { run: Arc::clone(&run), channels: listens };
         dials.push(async move { server.dial_with(args.via, codec, subscriber).await.map(Some) });
     }
     while let Some(dialled) = dials.next().await {
@@ -230,7 +238,7 @@ struct Timetable {
 
 struct Subscriber {
     run: Arc<Run>,
-    channel: ChannelName,
+    channels: Vec<ChannelName>,
 }
 
 impl Visit for Subscriber {
@@ -248,11 +256,17 @@ impl Subscriber {
         connection: impl Connection,
         subscribed: tokio::sync::oneshot::Sender<()>,
     ) -> anyhow::Result<Tally> {
-        let Self { run, channel } = self;
+        let Self { run, channels } = self;
         let (_, mut reader, mut writer) = connection.split();
         let connect = ClientFrame::Connect(Connect { id: 1, token: run.token.clone(), ..Connect::default() });
-        let subscribe = ClientFrame::Subscribe(Subscribe { id: 2, channel, cursor: None, last: None });
-        writer.write(&mut vec![control(run.codec, &connect), control(run.codec, &subscribe)]).await?;
+        let mut waiting = channels.len();
+        let subscribe = |channel| {
+            let subscribe = Subscribe { id: 2, channel, cursor: None, last: None };
+            control(run.codec, &ClientFrame::Subscribe(subscribe))
+        };
+        let mut channels = channels.into_iter();
+        let first = channels.by_ref().take(SUBSCRIBES_AT_ONCE).map(subscribe);
+        writer.write(&mut [control(run.codec, &connect)].into_iter().chain(first).collect()).await?;
         let (mut subscribed, mut tally, mut newest) = (Some(subscribed), Tally::new()?, 0);
         let mut pings = tokio::time::interval(PING_INTERVAL);
         loop {
@@ -284,7 +298,13 @@ impl Subscriber {
                     run.received.fetch_add(1, Ordering::Relaxed);
                 }
                 ServerFrame::Subscribed(_) => {
-                    if let Some(subscribed) = subscribed.take() {
+                    waiting -= 1;
+                    if let Some(next) = channels.next() {
+                        writer.write(&mut vec![subscribe(next)]).await?;
+                    }
+                    if waiting == 0
+                        && let Some(subscribed) = subscribed.take()
+                    {
                         // Who waits for it is the one who made this task.
                         let _ = subscribed.send(());
                     }

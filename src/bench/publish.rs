@@ -17,6 +17,7 @@ use xpush_transports::{Connection, Reader, Writer};
 use super::{
     LATENCY_LIMIT_US,
     load::{control, publication},
+    process::{self, Process},
 };
 use crate::cli::ServerArgs;
 
@@ -41,6 +42,10 @@ pub(super) struct Report {
     acknowledged_per_second: f64,
     ack_ms_p50: f64,
     ack_ms_p99: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_cpu_us_per_message: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_resident_kib: Option<u64>,
 }
 
 /// What all publishers share.
@@ -63,6 +68,7 @@ pub(super) async fn run(
     args: &ServerArgs,
     namespace: &Namespace,
     plan: &Plan,
+    process: Option<&Process>,
 ) -> anyhow::Result<Report> {
     let codec = if args.via == xpush::client::Via::Longpoll { Codec::Json } else { Codec::MessagePack };
     let number = std::process::id();
@@ -70,11 +76,13 @@ pub(super) async fn run(
     let plan = Plan { publishers, in_flight, channels, duration, payload };
     let run = Arc::new(Run { codec, token: args.token.clone(), plan, end: Instant::now() + duration });
     let mut tasks = JoinSet::new();
+    let channels: Arc<[ChannelName]> =
+        (0..channels).map(|n| format!("{namespace}:bench-{number}-{n}").parse()).collect::<Result<_, _>>()?;
     for n in 0..publishers {
-        let channel: ChannelName = format!("{namespace}:bench-{number}-{}", n % channels).parse()?;
-        let publisher = Publisher { run: Arc::clone(&run), channel };
+        let publisher = Publisher { run: Arc::clone(&run), channels: Arc::clone(&channels), turn: n };
         tasks.spawn(servers[n % servers.len()].dial_with(args.via, codec, publisher).await?);
     }
+    let before = process::usage(process)?;
     let mut sum = Tally::new()?;
     while let Some(ended) = tasks.join_next().await {
         let tally = ended??;
@@ -82,18 +90,22 @@ pub(super) async fn run(
         sum.refused += tally.refused;
         sum.latency_us.add(&tally.latency_us)?;
     }
+    let after = process::usage(process)?;
+    let cpu = before.zip(after).map(|(before, after)| after.cpu - before.cpu);
     let ms = |quantile| sum.latency_us.value_at_quantile(quantile) as f64 / 1000.0;
     Ok(Report {
         workload: "publish",
         publishers,
         in_flight,
-        channels,
+        channels: channels.len(),
         servers: servers.len(),
         acknowledged: sum.acknowledged,
         refused: sum.refused,
         acknowledged_per_second: sum.acknowledged as f64 / duration.as_secs_f64(),
         ack_ms_p50: ms(0.5),
         ack_ms_p99: ms(0.99),
+        server_cpu_us_per_message: cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / sum.acknowledged.max(1) as f64),
+        server_resident_kib: after.map(|after| after.resident_kib),
     })
 }
 
@@ -106,7 +118,9 @@ impl Tally {
 
 struct Publisher {
     run: Arc<Run>,
-    channel: ChannelName,
+    channels: Arc<[ChannelName]>,
+    /// Whose turn it is of the channels: all publishers together go through them.
+    turn: usize,
 }
 
 impl Visit for Publisher {
@@ -119,7 +133,7 @@ impl Visit for Publisher {
 
 impl Publisher {
     async fn publish(self, connection: impl Connection) -> anyhow::Result<Tally> {
-        let Self { run, channel } = self;
+        let Self { run, channels, mut turn } = self;
         let (_, mut reader, mut writer) = connection.split();
         let connect = ClientFrame::Connect(Connect { id: 1, token: run.token.clone(), ..Connect::default() });
         writer.write(&mut vec![control(run.codec, &connect)]).await?;
@@ -132,7 +146,9 @@ impl Publisher {
             let mut batch = Vec::new();
             while open && sent.len() < run.plan.in_flight {
                 number += 1;
-                let publish = Publish { id: number, ..publication(&channel, vec![0; run.plan.payload]) };
+                let channel = &channels[turn % channels.len()];
+                turn += run.plan.publishers;
+                let publish = Publish { id: number, ..publication(channel, vec![0; run.plan.payload]) };
                 sent.insert(number, Instant::now());
                 batch.push(control(run.codec, &ClientFrame::Publish(publish)));
             }
@@ -173,6 +189,10 @@ impl fmt::Display for Report {
             "  acknowledged  {acknowledged} ({:.0}/s), {refused} refused",
             self.acknowledged_per_second
         )?;
-        write!(f, "  latency       p50 {:.2} ms, p99 {:.2} ms", self.ack_ms_p50, self.ack_ms_p99)
+        write!(f, "  latency       p50 {:.2} ms, p99 {:.2} ms", self.ack_ms_p50, self.ack_ms_p99)?;
+        if let Some((cpu, memory)) = self.server_cpu_us_per_message.zip(self.server_resident_kib) {
+            write!(f, "\n  server        {cpu:.1} µs a message, {memory} KiB in all")?;
+        }
+        Ok(())
     }
 }

@@ -5,13 +5,11 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
 };
-
-use futures_util::task::AtomicWaker;
 
 /// A future that is left alone until it is woken.
 pub(super) struct Apart<F> {
@@ -19,19 +17,22 @@ pub(super) struct Apart<F> {
     bell: Arc<Bell>,
     /// Rings the bell.
     waker: Waker,
+    /// Of the task, as the bell has it: it is the same one at nearly every poll.
+    task: Waker,
 }
 
 /// What a future's wakers ring.
 struct Bell {
     rung: AtomicBool,
-    task: AtomicWaker,
+    task: Mutex<Waker>,
 }
 
 impl<F: Future> Apart<F> {
     pub(super) fn new(future: F) -> Self {
         // It has to be polled once, to be woken by anything.
-        let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: AtomicWaker::new() });
-        Self { future: Box::pin(future), waker: Waker::from(Arc::clone(&bell)), bell }
+        let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: Mutex::new(Waker::noop().clone()) });
+        let (waker, task) = (Waker::from(Arc::clone(&bell)), Waker::noop().clone());
+        Self { future: Box::pin(future), bell, waker, task }
     }
 }
 
@@ -40,7 +41,10 @@ impl<F: Future> Future for Apart<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         // Before the look at the bell: who rings it after the look finds this task.
-        self.bell.task.register(cx.waker());
+        if !self.task.will_wake(cx.waker()) {
+            self.task.clone_from(cx.waker());
+            *self.bell.task.lock().unwrap_or_else(PoisonError::into_inner) = cx.waker().clone();
+        }
         if !self.bell.rung.swap(false, Ordering::AcqRel) {
             return Poll::Pending;
         }
@@ -56,7 +60,7 @@ impl Wake for Bell {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.rung.store(true, Ordering::Release);
-        self.task.wake();
+        self.task.lock().unwrap_or_else(PoisonError::into_inner).wake_by_ref();
     }
 }
 

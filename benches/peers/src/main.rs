@@ -100,7 +100,9 @@ fn compare(args: &CompareArgs) -> anyhow::Result<()> {
 
     let xpush =
         fs::canonicalize(&args.xpush).with_context(|| format!("{} is not there", args.xpush.display()))?;
-    let mut servers = peer::all(xpush, args.centrifugo.clone(), &fs::canonicalize(&args.node_folder)?);
+    let node_folder = fs::canonicalize(&args.node_folder)
+        .with_context(|| format!("{} is not there", args.node_folder.display()))?;
+    let mut servers = peer::all(xpush, args.centrifugo.clone(), &node_folder);
     let names: Vec<_> = servers.iter().map(|server| server.name()).collect();
     for name in &args.servers {
         ensure!(names.contains(&name.as_str()), "there is no server {name}; there are {}", names.join(", "));
