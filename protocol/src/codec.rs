@@ -69,7 +69,6 @@ impl Codec {
     #[must_use]
     pub fn encode(self, frame: &impl Serialize) -> Bytes {
         SCRATCH.with_borrow_mut(|scratch| {
-            scratch.clear();
             let written = match self {
                 Self::Json => serde_json::to_writer(&mut *scratch, frame).map_err(|error| error.to_string()),
                 Self::MessagePack => {
@@ -77,10 +76,11 @@ impl Codec {
                     frame.serialize(&mut serializer).map_err(|error| error.to_string())
                 }
             };
-            // Our own types have string keys only, and their data was valid JSON when it came in.
+            // Our own types have string keys only, and their data was checked when it came in.
             #[allow(clippy::expect_used)]
             written.expect("a frame of our own types can be written");
             let bytes = Bytes::copy_from_slice(scratch);
+            scratch.clear();
             scratch.shrink_to(SCRATCH_KEPT);
             bytes
         })
@@ -203,6 +203,7 @@ mod tests {
             (r#"{"subscribe":{"id":7}}"#, ErrorCode::InvalidField, Some(7)),
             (r#"{"subscribe":{"id":7,"channel":"room:a","x":1}}"#, ErrorCode::InvalidField, Some(7)),
             (r#"{"subscribe":{"id":7,"channel":"../a"}}"#, ErrorCode::InvalidName, Some(7)),
+            (r#"{"publish":{"id":7,"channel":"room:a","data":"\ud800"}}"#, ErrorCode::InvalidField, Some(7)),
             (&deep, ErrorCode::TooDeep, Some(7)),
         ] {
             let error = Codec::Json.decode_command(frame.as_bytes()).unwrap_err();
@@ -219,9 +220,12 @@ mod tests {
         let unknown = rmp_serde::to_vec_named(&serde_json::json!({"fly": {"id": 7}})).unwrap();
         let unknown = Codec::MessagePack.decode_command(&unknown).unwrap_err();
         assert_eq!((unknown.code, unknown.id), (ErrorCode::UnknownCommand, Some(7)));
-        let mut deep = vec![0x91; 100_000];
-        deep.push(0xc0);
-        let deep = [&b"\x81\xa7publish\x83\xa2id\x07\xa7channel\xa6room:a\xa4data"[..], &deep].concat();
-        assert_eq!(Codec::MessagePack.decode_command(&deep).unwrap_err().code, ErrorCode::TooDeep);
+        for levels in [MAX_DEPTH + 1, MAX_DEPTH + 2, MAX_DEPTH + FRAME_DEPTH, 100_000] {
+            let mut deep = vec![0x91; levels];
+            deep.push(0xc0);
+            let deep = [&b"\x81\xa7publish\x83\xa2id\x07\xa7channel\xa6room:a\xa4data"[..], &deep].concat();
+            let refused = Codec::MessagePack.decode_command(&deep).unwrap_err();
+            assert_eq!(refused.code, ErrorCode::TooDeep, "{levels}: {refused}");
+        }
     }
 }

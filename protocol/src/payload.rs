@@ -118,15 +118,22 @@ impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
             let raw = Box::<RawValue>::deserialize(deserializer)?;
-            if depth(raw.get()) > MAX_DEPTH {
-                return Err(de::Error::custom(format_args!("the data is nested deeper than {MAX_DEPTH}")));
-            }
+            refuse_too_deep(raw.get())?;
+            transcode::check(raw.get()).map_err(de::Error::custom)?;
             Ok(Self(raw.into()))
         } else {
             let text = transcode::to_json(deserializer)?;
+            refuse_too_deep(&text)?;
             Ok(Self(RawValue::from_string(text).map_err(de::Error::custom)?.into()))
         }
     }
+}
+
+fn refuse_too_deep<E: de::Error>(json: &str) -> Result<(), E> {
+    if depth(json) > MAX_DEPTH {
+        return Err(E::custom(format_args!("the data is nested deeper than {MAX_DEPTH}")));
+    }
+    Ok(())
 }
 
 /// How deep the arrays and objects of a valid JSON text nest.
@@ -236,6 +243,23 @@ mod tests {
         assert!(Json::parse(&nested(MAX_DEPTH)).is_ok());
         assert!(Json::parse(&nested(MAX_DEPTH + 1)).is_err());
         assert!(Json::parse(&nested(100_000)).is_err());
+        // The frame around it has levels of its own, which the data must not use.
+        let packed = |n: usize| [vec![0x91; n - 1], vec![0x90]].concat();
+        let read = |bytes: &[u8]| Json::deserialize(&mut rmp_serde::Deserializer::from_read_ref(bytes));
+        assert_eq!(read(&packed(MAX_DEPTH)).unwrap().as_str(), nested(MAX_DEPTH));
+        assert!((MAX_DEPTH + 1..MAX_DEPTH + 10).all(|depth| read(&packed(depth)).is_err()));
+    }
+
+    #[test]
+    fn what_no_other_format_can_have_is_refused() {
+        for text in [r#""\ud800""#, r#"["\udc00\ud800"]"#, r#"{"\ud83d": 1}"#, "1e999", "[-1e400]"] {
+            assert!(Json::parse(text).is_err(), "{text}");
+        }
+        for text in [r#""\ud83d\ude00""#, "1e308", "-0.0", "123456789012345678901234567890"] {
+            let json = Json::parse(text).unwrap();
+            assert_eq!(json.as_str(), text);
+            assert!(rmp_serde::to_vec(&json).is_ok(), "{text}");
+        }
     }
 
     #[test]

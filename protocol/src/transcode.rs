@@ -3,14 +3,19 @@
 use std::fmt;
 
 use serde::{
-    Deserializer, Serialize, Serializer,
+    Deserialize, Deserializer, Serialize, Serializer,
     de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor},
 };
 
 /// What most messages fit into.
 const TEXT_CAPACITY: usize = 256;
 
-/// Writes the value that a JSON text is.
+/// Whether any format can have the value. JSON's grammar allows halves of characters, and numbers beyond all that there are.
+pub(crate) fn check(text: &str) -> Result<(), serde_json::Error> {
+    serde_json::from_str(text).map(|Checked| ())
+}
+
+/// Writes the value that a checked JSON text is.
 pub(crate) fn from_json<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
     serde_transcode::transcode(&mut serde_json::Deserializer::from_str(text), serializer)
 }
@@ -20,6 +25,57 @@ pub(crate) fn to_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Stri
     let mut text = Vec::with_capacity(TEXT_CAPACITY);
     Value(&mut text).deserialize(deserializer)?;
     String::from_utf8(text).map_err(D::Error::custom)
+}
+
+/// A value that was read to its last character, and let go.
+struct Checked;
+
+impl<'de> Deserialize<'de> for Checked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Checked {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any valid JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self, A::Error> {
+        while elements.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self, A::Error> {
+        while entries.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
+    }
 }
 
 /// Takes a value, and writes its text.

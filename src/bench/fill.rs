@@ -1,6 +1,9 @@
 //! Publishes what another workload reads.
 
+use std::time::Duration;
+
 use futures_util::{TryStreamExt as _, future::BoxFuture, stream};
+use tokio::time::sleep;
 use xpush::client::{Server, Via, Visit};
 use xpush_protocol::{ChannelName, ClientFrame, Codec, Connect, Publish, ServerFrame};
 use xpush_transports::{Connection, Reader, Writer};
@@ -10,6 +13,8 @@ use crate::cli::ServerArgs;
 
 /// Publishes of one channel that wait for their acknowledgement: fewer than what one publisher may do at once.
 const IN_FLIGHT: u64 = 64;
+/// Before what was refused for now is tried again, where the server does not say.
+const PAUSE_MILLIS: u32 = 100;
 /// Channels that are filled at the same time.
 const CHANNELS_AT_ONCE: usize = 64;
 
@@ -64,6 +69,11 @@ impl Filler {
             }
             match codec.decode(&reader.read().await?).map_err(anyhow::Error::msg)? {
                 ServerFrame::Published(_) => acknowledged += 1,
+                ServerFrame::Error(error) if error.code.may_retry() => {
+                    // Another like it goes later.
+                    sent -= 1;
+                    sleep(Duration::from_millis(error.retry_after.unwrap_or(PAUSE_MILLIS).into())).await;
+                }
                 ServerFrame::Error(error) => anyhow::bail!("{}: {}", error.code, error.message),
                 _ => {}
             }

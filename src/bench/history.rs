@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use xpush::client::{Client, Server};
 use xpush_protocol::{
-    ChannelName, ClientFrame, Codec, Connect, Cursor, History, HistoryPage, Namespace, ServerFrame,
+    ChannelName, ClientFrame, Connect, Cursor, History, HistoryPage, Namespace, ServerFrame,
 };
 
 use super::{
@@ -64,7 +64,7 @@ pub(super) async fn run(
 
     let mut clients = Vec::new();
     for _ in 0..plan.readers {
-        let mut client = server.dial(args.via, Codec::MessagePack).await?;
+        let mut client = server.dial(args.via, args.codec()).await?;
         client.connect(Connect { token: args.token.clone(), ..Connect::default() }).await?;
         clients.push(client);
     }

@@ -108,7 +108,7 @@ pub(super) async fn run(
     bar: &ProgressBar,
 ) -> anyhow::Result<Outcome> {
     let usage = || process::usage(process);
-    let codec = if args.via == xpush::client::Via::Longpoll { Codec::Json } else { Codec::MessagePack };
+    let codec = args.codec();
     let run = Arc::new(Run {
         codec,
         token: args.token.clone(),
@@ -298,7 +298,7 @@ impl Subscriber {
                     run.received.fetch_add(1, Ordering::Relaxed);
                 }
                 ServerFrame::Subscribed(_) => {
-                    waiting -= 1;
+                    waiting = waiting.saturating_sub(1);
                     if let Some(next) = channels.next() {
                         writer.write(&mut vec![subscribe(next)]).await?;
                     }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -53,7 +53,14 @@ struct Run {
     codec: Codec,
     token: Option<String>,
     plan: Plan,
-    end: Instant,
+    /// Once all are connected.
+    end: OnceLock<Instant>,
+}
+
+impl Run {
+    fn is_open(&self) -> bool {
+        self.end.get().is_none_or(|end| Instant::now() < *end)
+    }
 }
 
 /// What one publisher saw.
@@ -70,19 +77,24 @@ pub(super) async fn run(
     plan: &Plan,
     process: Option<&Process>,
 ) -> anyhow::Result<Report> {
-    let codec = if args.via == xpush::client::Via::Longpoll { Codec::Json } else { Codec::MessagePack };
+    let codec = args.codec();
     let number = std::process::id();
     let Plan { publishers, in_flight, channels, duration, payload } = *plan;
     let plan = Plan { publishers, in_flight, channels, duration, payload };
-    let run = Arc::new(Run { codec, token: args.token.clone(), plan, end: Instant::now() + duration });
-    let mut tasks = JoinSet::new();
+    let run = Arc::new(Run { codec, token: args.token.clone(), plan, end: OnceLock::new() });
+    let mut connected = Vec::with_capacity(publishers);
     let channels: Arc<[ChannelName]> =
         (0..channels).map(|n| format!("{namespace}:bench-{number}-{n}").parse()).collect::<Result<_, _>>()?;
     for n in 0..publishers {
         let publisher = Publisher { run: Arc::clone(&run), channels: Arc::clone(&channels), turn: n };
-        tasks.spawn(servers[n % servers.len()].dial_with(args.via, codec, publisher).await?);
+        connected.push(servers[n % servers.len()].dial_with(args.via, codec, publisher).await?);
     }
     let before = process::usage(process)?;
+    run.end.get_or_init(|| Instant::now() + duration);
+    let mut tasks = JoinSet::new();
+    for publisher in connected {
+        tasks.spawn(publisher);
+    }
     let mut sum = Tally::new()?;
     while let Some(ended) = tasks.join_next().await {
         let tally = ended??;
@@ -142,7 +154,7 @@ impl Publisher {
         let mut sent = std::collections::HashMap::new();
         let mut number = 1;
         loop {
-            let open = Instant::now() < run.end;
+            let open = run.is_open();
             let mut batch = Vec::new();
             while open && sent.len() < run.plan.in_flight {
                 number += 1;
@@ -171,7 +183,7 @@ impl Publisher {
             if let Some(at) = sent.remove(&id) {
                 tally.latency_us.saturating_record((at.elapsed().as_micros() as u64).max(1));
                 // What comes after the end was not within the time that it is counted for.
-                tally.acknowledged += u64::from(Instant::now() < run.end);
+                tally.acknowledged += u64::from(run.is_open());
             }
         }
     }

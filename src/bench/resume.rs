@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 use xpush::client::{Client, Server};
 use xpush_protocol::{
-    ChannelName, ClientFrame, Codec, Connect, Cursor, Namespace, Resubscribe, ServerFrame, Subscribe,
+    ChannelName, ClientFrame, Connect, Cursor, Namespace, Resubscribe, ServerFrame, Subscribe,
 };
 
 use super::{
@@ -128,12 +128,8 @@ pub(super) async fn run(
     })
 }
 
-fn codec(args: &ServerArgs) -> Codec {
-    if args.via == xpush::client::Via::Longpoll { Codec::Json } else { Codec::MessagePack }
-}
-
 async fn come_and_go(server: &Server, args: &ServerArgs, channel: ChannelName) -> anyhow::Result<Away> {
-    let mut client = server.dial(args.via, codec(args)).await?;
+    let mut client = server.dial(args.via, args.codec()).await?;
     let connect = Connect { token: args.token.clone(), ..Connect::default() };
     let state = client.connect(connect).await?.state;
     let subscribe =
@@ -156,7 +152,7 @@ async fn come_back(
     // A client that finds the door crowded waits: it would be a storm of the bench's own otherwise.
     let _place = places.acquire().await?;
     let Away { channel, state, cursor } = away;
-    let mut client = server.dial(args.via, codec(args)).await?;
+    let mut client = server.dial(args.via, args.codec()).await?;
     let subscriptions = vec![Resubscribe { channel, cursor: Some(cursor) }];
     let (token, state) = (args.token.clone(), Some(state));
     client.connect(Connect { token, state, subscriptions, ..Connect::default() }).await?;

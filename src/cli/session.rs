@@ -35,10 +35,14 @@ impl ServerArgs {
         Ok(servers)
     }
 
+    /// The one that costs less, where the wire has both.
+    pub(crate) fn codec(&self) -> Codec {
+        if self.via == Via::Longpoll { Codec::Json } else { Codec::MessagePack }
+    }
+
     /// A connection that has said who it is.
     pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
-        let codec = if self.via == Via::Longpoll { Codec::Json } else { Codec::MessagePack };
-        let mut client = self.discover().await?.dial(self.via, codec).await?;
+        let mut client = self.discover().await?.dial(self.via, self.codec()).await?;
         client.connect(Connect { token: self.token.clone(), agent: agent(), ..Connect::default() }).await?;
         Ok(client)
     }

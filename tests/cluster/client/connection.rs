@@ -178,14 +178,16 @@ async fn drive<D: Doors>(
     }
     loop {
         let now = *phase.borrow_and_update();
-        // Who is just moving when the run ends comes in first, or it would look as if it had been left outside.
+        // Nobody moves any more while it is waited for that everybody has everything; who is just moving when the run ends
+        // comes in first, or it would look as if it had been left outside.
+        let may_move = matches!(now, Phase::Gather | Phase::Publish);
         if now == Phase::End && (life.is_live() || adopted_at.elapsed() >= DEAD_AT_DOOR) {
             drop(writes);
             // A wire that takes nothing needs no goodbye.
             let _ = timeout(dead_after, writing).await;
             return Ended::Done;
         }
-        if leave_at.is_some_and(|at| at <= Instant::now()) && now != Phase::End {
+        if leave_at.is_some_and(|at| at <= Instant::now()) && may_move {
             leave_at = None;
             let node = life.another_node();
             let start = Start { life: Arc::clone(&start.life), phase: phase.clone(), node };
@@ -209,7 +211,7 @@ async fn drive<D: Doors>(
         }
         let silent_at = life.last_heard + if asked { dead_after } else { ask_after };
         let mut due = life.next_due().min(silent_at);
-        if let Some(at) = leave_at.filter(|_| now != Phase::End) {
+        if let Some(at) = leave_at.filter(|_| may_move) {
             due = due.min(at);
         }
         if !batch.is_empty() {

@@ -49,6 +49,8 @@ pub(super) struct Life<D> {
     moved: bool,
     /// It said hello, and has no answer. Its rights stay as they are until then.
     is_moving: bool,
+    /// An answer to `refresh` came meanwhile, and was not taken.
+    missed_refresh: bool,
     next_command: u32,
     next_number: u32,
     /// When the timetable has the next one.
@@ -129,6 +131,7 @@ impl<D: Doors> Life<D> {
             waiting: HashMap::new(),
             moved: false,
             is_moving: false,
+            missed_refresh: false,
             next_command: 0,
             next_number: 1,
             next_publish: None,
@@ -162,6 +165,7 @@ impl<D: Doors> Life<D> {
             subscriptions.push(Resubscribe { channel: name.clone(), cursor });
         }
         self.is_moving = true;
+        self.count_unanswered();
         ClientFrame::Connect(Connect {
             id: CONNECT_ID,
             token: Some(self.token(self.channels.values().any(|listening| listening.barred))),
@@ -176,7 +180,7 @@ impl<D: Doors> Life<D> {
         self.part.node = node;
         self.add(Event::Connected { ordered });
         self.last_heard = Instant::now();
-        self.is_moving = false;
+        self.moved_or_not();
         self.view.live.store(false, Ordering::Relaxed);
         for listening in self.channels.values_mut() {
             listening.live = false;
@@ -200,9 +204,17 @@ impl<D: Doors> Life<D> {
 
     /// The node did not let it in, and may have said why.
     pub(super) fn not_adopted(&mut self, why: Option<ErrorCode>) {
-        self.is_moving = false;
+        self.moved_or_not();
         if why == Some(ErrorCode::InvalidState) {
             self.state = None;
+        }
+    }
+
+    fn moved_or_not(&mut self) {
+        self.is_moving = false;
+        if std::mem::take(&mut self.missed_refresh) {
+            // It is asked for again: as if the change had not been made yet.
+            self.right = self.right.map(|(_, has)| (Instant::now(), !has));
         }
     }
 
@@ -319,7 +331,9 @@ impl<D: Doors> Life<D> {
     }
 
     fn count_unanswered(&self) {
-        self.view.unanswered.store(self.waiting.len() + self.backlog.len(), Ordering::Relaxed);
+        // Who is moving may be told again what it has, and is not done.
+        let unanswered = self.waiting.len() + self.backlog.len() + usize::from(self.is_moving);
+        self.view.unanswered.store(unanswered, Ordering::Relaxed);
     }
 
     /// Gives a right up, or takes it back, by a token of its own.
@@ -349,6 +363,7 @@ impl<D: Doors> Life<D> {
     fn refreshed(&mut self) {
         // The hello was said with the rights from before.
         if self.is_moving {
+            self.missed_refresh = true;
             return;
         }
         let Some((_, has)) = self.right else { return };

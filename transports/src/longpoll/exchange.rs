@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
-    time::{Instant, sleep},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +41,8 @@ pub(super) struct Exchange {
     desk: Mutex<Desk>,
     /// A poll hangs now, or the connection is over.
     changed: Notify,
+    /// Something was put aside.
+    aside: Notify,
     /// The reader reads what is queued, and then why it ends.
     reader_ended: CancellationToken,
 }
@@ -52,6 +54,8 @@ struct Desk {
     checkpoint: String,
     /// Frames that are no reason to answer a poll. They go before the next ones, or after `COMPANY_WAIT`.
     aside: Vec<Bytes>,
+    /// When that is over.
+    aside_until: Instant,
     /// The last answer, until it is confirmed.
     kept: Option<Kept>,
     hanging: Option<Hanging>,
@@ -109,6 +113,7 @@ impl Exchange {
             number: 0,
             checkpoint: String::new(),
             aside: Vec::new(),
+            aside_until: Instant::now(),
             kept: None,
             hanging: None,
             tickets: 0,
@@ -116,8 +121,8 @@ impl Exchange {
             why: None,
             over: false,
         };
-        let (changed, reader_ended) = (Notify::new(), CancellationToken::new());
-        Self { id, queue, desk: Mutex::new(desk), changed, reader_ended }
+        let (changed, aside, reader_ended) = (Notify::new(), Notify::new(), CancellationToken::new());
+        Self { id, queue, desk: Mutex::new(desk), changed, aside, reader_ended }
     }
 
     pub(super) fn id(&self) -> PollId {
@@ -220,10 +225,15 @@ impl Exchange {
         if desk.over {
             return Err(Over);
         }
+        if desk.aside.is_empty() {
+            desk.aside_until = Instant::now() + COMPANY_WAIT;
+        }
         desk.aside.extend(frames);
         if let Some(checkpoint) = checkpoint {
             desk.checkpoint = checkpoint;
         }
+        drop(desk);
+        self.aside.notify_one();
         Ok(())
     }
 
@@ -260,6 +270,12 @@ impl Exchange {
     fn desk(&self) -> MutexGuard<'_, Desk> {
         // Whole after every statement that could panic.
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long a poll hangs that would hang until then: less, where something is put aside.
+    fn until(&self, end: Instant) -> Instant {
+        let desk = self.desk();
+        if desk.aside.is_empty() { end } else { end.min(desk.aside_until) }
     }
 
     /// What was put aside, as the answer of the poll that hangs.
@@ -316,19 +332,17 @@ impl Hung {
 
     /// The answer, with no frames if there are none in this time. `None`: the session is gone.
     pub(super) async fn answer(&mut self, wait: Duration) -> Option<Answer> {
-        let for_company = wait.min(COMPANY_WAIT);
-        tokio::select! {
-            biased;
-            answer = &mut self.answer => return answer.ok(),
-            () = sleep(for_company) => {}
+        let end = Instant::now() + wait;
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut self.answer => return answer.ok(),
+                () = sleep_until(self.exchange.until(end)) => break,
+                () = self.exchange.aside.notified() => {}
+            }
         }
         if let Some(aside) = self.exchange.give_aside(self.ticket) {
             return Some(aside);
-        }
-        tokio::select! {
-            biased;
-            answer = &mut self.answer => return answer.ok(),
-            () = sleep(wait - for_company) => {}
         }
         if self.exchange.leave(self.ticket) {
             let mut desk = self.exchange.desk();

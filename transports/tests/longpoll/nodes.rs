@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use xpush_protocol::CloseCode;
 use xpush_transports::{Closed, Farewell, Lane, Outgoing, Reader as _, Writer as _};
 
@@ -54,12 +54,28 @@ async fn that_another_node_answers_is_no_news_by_itself() {
     assert_eq!(answer["frames"], json!(["aside", "news"]));
     assert!(state(&answer).ends_with(".2.c4"));
 
+    // However late they are, they wait no longer; and a poll that finds them waiting brings them at once.
+    let began = Instant::now();
+    let poll = json!({"state": state(&answer)});
+    let (answer, ()) = tokio::join!(post(&other.poller, &poll), async {
+        sleep(Duration::from_secs(5)).await;
+        write_in(Lane::Aside, &mut writer, &["\"late\""], "c5").await;
+    });
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    assert_eq!(answer["frames"], json!(["late"]));
+    assert!(state(&answer).ends_with(".3.c5"));
+    write_in(Lane::Aside, &mut writer, &["\"waiting\""], "c6").await;
+    sleep(Duration::from_secs(5)).await;
+    let began = Instant::now();
+    let answer = post(&other.poller, &json!({"state": state(&answer)})).await;
+    assert_eq!((began.elapsed(), &answer["frames"]), (Duration::ZERO, &json!(["waiting"])));
+
     // Who does not wait is told at once.
     let poll = json!({"state": state(&answer), "wait": 0});
-    write_in(Lane::Aside, &mut writer, &["\"aside\""], "c5").await;
+    write_in(Lane::Aside, &mut writer, &["\"aside\""], "c7").await;
     let answer = post(&other.poller, &poll).await;
     assert_eq!(answer["frames"], json!(["aside"]));
-    assert!(state(&answer).ends_with(".3.c5"));
+    assert!(state(&answer).ends_with(".5.c7"));
 }
 
 #[tokio::test]
