@@ -35,15 +35,18 @@ const KNOWN: [(&str, Taken); 11] = [
     ("MessagePack: read a publication", taken(9.0, 784.0)),
     ("publish to 1", taken(6.0, 979.2)),
     ("publish to 100", taken(6.0, 979.2)),
-    ("append to the embedded log", taken(12.1, 2270.0)),
+    (APPEND, taken(12.1, 2270.0)),
 ];
 
 /// So many allocations: less than any that each operation makes, and more than what comes of a table that had to grow for
 /// one operation of many.
 const TOLERANCE: f64 = 0.5;
-/// A part of the bytes. Those of a codec and of a publish are the same each time; an append's differ with the heights that
-/// the log's skip lists draw, and with how the writer splits a batch.
+/// A part of the bytes, which are the same each time.
 const TOLERANCE_OF_BYTES: f64 = 0.1;
+/// Those of an append differ with the heights that the log's skip lists draw, and with how the writer splits a batch: on a
+/// busy machine in smaller ones. What is copied once more shows in the count.
+const TOLERANCE_OF_APPENDED_BYTES: f64 = 0.4;
+const APPEND: &str = "append to the embedded log";
 
 /// The mean of so many publishes counts, once as many have made what is made only once.
 const PUBLISHES: u64 = 256;
@@ -71,7 +74,7 @@ fn the_hot_paths_take_what_they_are_known_to_take() {
     measured.extend(codec(Codec::Json));
     measured.extend(codec(Codec::MessagePack));
     measured.extend([1, 100].map(|subscribers| (format!("publish to {subscribers}"), fan_out(subscribers))));
-    measured.push(("append to the embedded log".into(), append()));
+    measured.push((APPEND.into(), append()));
 
     assert_eq!(measured.len(), KNOWN.len(), "each line of `KNOWN` is measured");
     let differences: Vec<_> = measured.iter().filter_map(|(what, taken)| difference(what, *taken)).collect();
@@ -90,8 +93,9 @@ fn the_hot_paths_take_what_they_are_known_to_take() {
 /// not written down can be lost again unseen.
 fn difference(what: &str, now: Taken) -> Option<String> {
     let (_, known) = KNOWN.iter().find(|(known, _)| *known == what).expect("`KNOWN` has a line for it");
+    let of_bytes = if what == APPEND { TOLERANCE_OF_APPENDED_BYTES } else { TOLERANCE_OF_BYTES };
     let same = (now.allocations - known.allocations).abs() < TOLERANCE
-        && (now.bytes - known.bytes).abs() <= known.bytes * TOLERANCE_OF_BYTES;
+        && (now.bytes - known.bytes).abs() <= known.bytes * of_bytes;
     (!same).then(|| {
         format!(
             "  {what}: from {:.1} to {:.1} allocations, from {:.0} to {:.0} bytes\n    \
