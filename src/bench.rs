@@ -16,7 +16,7 @@ use std::{fmt::Display, process::ExitCode, time::Duration};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use xpush_protocol::Namespace;
+use xpush_protocol::{ChannelName, Namespace};
 
 use crate::cli::ServerArgs;
 use load::Plan;
@@ -242,6 +242,12 @@ impl CommonArgs {
         }
         Ok(())
     }
+}
+
+/// So many channels of this run's own.
+fn channels(namespace: &Namespace, count: usize) -> anyhow::Result<Vec<ChannelName>> {
+    let run = std::process::id();
+    (0..count).map(|n| Ok(format!("{namespace}:bench-{run}-{n}").parse()?)).collect()
 }
 
 impl LoadArgs {

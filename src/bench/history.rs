@@ -15,7 +15,7 @@ use xpush_protocol::{
 };
 
 use super::{
-    LATENCY_LIMIT_US,
+    LATENCY_LIMIT_US, channels,
     fill::fill,
     process::{self, Process},
 };
@@ -56,10 +56,7 @@ pub(super) async fn run(
     plan: &Plan,
     process: Option<&Process>,
 ) -> anyhow::Result<Report> {
-    let number = std::process::id();
-    let channels: Vec<ChannelName> = (0..plan.channels)
-        .map(|n| format!("{namespace}:bench-{number}-{n}").parse())
-        .collect::<Result<_, _>>()?;
+    let channels = channels(namespace, plan.channels)?;
     fill(server, args, &channels, plan.messages, plan.payload).await?;
 
     let mut clients = Vec::new();

@@ -25,7 +25,7 @@ use xpush_protocol::{
 use xpush_transports::{Connection, Lane, Outgoing, Reader, Writer};
 
 use super::{
-    DIALS, LATENCY_LIMIT_US,
+    DIALS, LATENCY_LIMIT_US, channels,
     process::{self, Process, Usage},
 };
 use crate::cli::ServerArgs;
@@ -117,10 +117,7 @@ pub(super) async fn run(
         refused: AtomicU64::new(0),
         stop: CancellationToken::new(),
     });
-    let number = std::process::id();
-    let channels: Vec<ChannelName> = (0..plan.channels)
-        .map(|n| format!("{namespace}:bench-{number}-{n}").parse())
-        .collect::<Result<_, _>>()?;
+    let channels = channels(namespace, plan.channels)?;
 
     let before = usage()?;
     bar.set_message("connecting");
@@ -135,7 +132,7 @@ pub(super) async fn run(
         }
         let mut listens = vec![channels[n % channels.len()].clone()];
         for k in 1..plan.subscriptions {
-            listens.push(format!("{namespace}:bench-{number}-{n}-{k}").parse()?);
+            listens.push(format!("{}-{n}-{k}", channels[0]).parse()?);
         }
         let subscriber = Subscriber { run: Arc::clone(&run), channels: listens };
         dials.push(async move { server.dial_with(args.via, codec, subscriber).await.map(Some) });

@@ -78,13 +78,11 @@ pub(super) async fn run(
     process: Option<&Process>,
 ) -> anyhow::Result<Report> {
     let codec = args.codec();
-    let number = std::process::id();
     let Plan { publishers, in_flight, channels, duration, payload } = *plan;
     let plan = Plan { publishers, in_flight, channels, duration, payload };
     let run = Arc::new(Run { codec, token: args.token.clone(), plan, end: OnceLock::new() });
     let mut connected = Vec::with_capacity(publishers);
-    let channels: Arc<[ChannelName]> =
-        (0..channels).map(|n| format!("{namespace}:bench-{number}-{n}").parse()).collect::<Result<_, _>>()?;
+    let channels: Arc<[ChannelName]> = super::channels(namespace, channels)?.into();
     for n in 0..publishers {
         let publisher = Publisher { run: Arc::clone(&run), channels: Arc::clone(&channels), turn: n };
         connected.push(servers[n % servers.len()].dial_with(args.via, codec, publisher).await?);

@@ -17,7 +17,7 @@ use xpush_protocol::{
 };
 
 use super::{
-    DIALS, LATENCY_LIMIT_US,
+    DIALS, LATENCY_LIMIT_US, channels,
     fill::fill,
     process::{self, Process},
 };
@@ -72,10 +72,7 @@ pub(super) async fn run(
     plan: &Plan,
     process: Option<&Process>,
 ) -> anyhow::Result<Report> {
-    let number = std::process::id();
-    let channels: Vec<ChannelName> = (0..plan.channels)
-        .map(|n| format!("{namespace}:bench-{number}-{n}").parse())
-        .collect::<Result<_, _>>()?;
+    let channels = channels(namespace, plan.channels)?;
     let mut away = Vec::with_capacity(plan.clients);
     let mut leaving = FuturesUnordered::new();
     for n in 0..plan.clients {
