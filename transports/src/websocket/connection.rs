@@ -5,7 +5,8 @@
 //! ends the reader as well.
 
 use std::{
-    future::poll_fn,
+    future::{Future as _, poll_fn},
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
     time::Duration,
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, Sleep, sleep_until, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -33,15 +34,16 @@ use tokio_tungstenite::{
 };
 use xpush_protocol::{CloseCode, Codec};
 
-use super::stream::Stream;
+use super::{
+    buffered::{Buffered, Opcode},
+    stream::Stream,
+};
 use crate::{CLOSE_DEADLINE, Closed, Farewell, Outgoing, Peer, Permit, patience::Patience};
 
-/// Allocated for every connection, idle ones included, and enough for a few commands; larger frames grow it for as long
-/// as they are read.
-const READ_BUFFER: usize = 1024;
+/// Allocated for every connection, idle ones included; larger frames grow it for as long as they are read.
+const READ_BUFFER: usize = 128;
 
-/// Frames of one write are joined up to this size before they go to the socket: fewer calls, and what one slow
-/// connection can hold beside its largest frame.
+/// A client's frames of one write are joined up to this size before they go to the socket.
 const WRITE_BUFFER: usize = 16 * 1024;
 
 /// Pings that a peer may miss before it is idle. A browser's page can't ping by itself, but its browser answers.
@@ -63,6 +65,9 @@ pub struct Reader {
     /// Without a message for this long, the peer is asked whether it lives.
     ping_after: Duration,
     ping_at: Instant,
+    /// Goes off when one of the two may be due. Each message defers them, but not this: it is set anew when it goes
+    /// off, not in the timer's lists with each message.
+    alarm: Pin<Box<Sleep>>,
 }
 
 #[derive(Debug)]
@@ -80,7 +85,9 @@ struct Shared {
 #[derive(Debug)]
 struct Machine {
     /// `None`: closed from this end.
-    socket: Option<WebSocketStream<Stream>>,
+    socket: Option<WebSocketStream<Buffered>>,
+    role: Role,
+    answered_close: bool,
     /// Of a read that waits. The socket's own waker is lost when the socket is taken out.
     reader: Option<Waker>,
     /// A write waits, with its waker in the socket: nobody else may flush, it would take that place.
@@ -99,26 +106,26 @@ impl Connection {
         permit: Option<Permit>,
     ) -> Self {
         let config = config(frame_limit);
+        let stream = Buffered::new(stream);
         let socket = WebSocketStream::from_partially_read(stream, read, role, Some(config)).await;
-        Self::of(socket, peer, patience, permit)
+        Self::of(socket, role, peer, patience, permit)
     }
 
     pub(super) fn of(
-        socket: WebSocketStream<Stream>,
+        socket: WebSocketStream<Buffered>,
+        role: Role,
         peer: Peer,
         patience: Patience,
         permit: Option<Permit>,
     ) -> Self {
-        let machine = Machine { socket: Some(socket), reader: None, writing: false };
+        let machine =
+            Machine { socket: Some(socket), role, answered_close: false, reader: None, writing: false };
         let shared = Arc::new(Shared { machine: Mutex::new(machine), _permit: permit });
         let ping_after = patience.idle() / PINGS_BEFORE_IDLE;
-        let reader = Reader {
-            shared: Arc::clone(&shared),
-            codec: peer.codec,
-            patience,
-            ping_after,
-            ping_at: Instant::now() + ping_after,
-        };
+        let ping_at = Instant::now() + ping_after;
+        let alarm = Box::pin(sleep_until(patience.until().min(ping_at)));
+        let reader =
+            Reader { shared: Arc::clone(&shared), codec: peer.codec, patience, ping_after, ping_at, alarm };
         Self { peer, reader, writer: Writer { shared } }
     }
 }
@@ -148,9 +155,7 @@ impl crate::Connection for Connection {
 impl crate::Reader for Reader {
     async fn read(&mut self) -> Result<Bytes, Closed> {
         loop {
-            let due = self.patience.until().min(self.ping_at);
-            let next = timeout_at(due, poll_fn(|cx| self.shared.machine().poll_read(cx))).await;
-            let Ok(message) = next else {
+            let Some(message) = poll_fn(|cx| self.poll_message(cx)).await else {
                 if self.patience.until() <= Instant::now() {
                     return Err(self.patience.verdict());
                 }
@@ -184,9 +189,26 @@ impl crate::Reader for Reader {
     }
 }
 
+impl Reader {
+    /// `None`: the peer is to be asked whether it lives, or was waited for in vain.
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Closed>>> {
+        if let Poll::Ready(message) = self.shared.machine().poll_read(cx) {
+            return Poll::Ready(Some(message));
+        }
+        while self.alarm.as_mut().poll(cx).is_ready() {
+            let due = self.patience.until().min(self.ping_at);
+            if due <= Instant::now() {
+                return Poll::Ready(None);
+            }
+            self.alarm.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+}
+
 impl crate::Writer for Writer {
     async fn write(&mut self, frames: &mut Vec<Outgoing>) -> Result<(), Closed> {
-        let mut waiting = frames.drain(..).map(|frame| message(frame.bytes)).peekable();
+        let mut waiting = frames.drain(..).map(|frame| (opcode(&frame.bytes), frame.bytes)).peekable();
         poll_fn(|cx| self.shared.machine().poll_write(cx, &mut waiting)).await
     }
 
@@ -199,7 +221,7 @@ impl crate::Writer for Writer {
 
 /// Tells why, then waits for the peer to have read it: a socket that is let go while bytes still come in is reset,
 /// and a reset overtakes what was written last.
-async fn say_goodbye(mut socket: WebSocketStream<Stream>, close: Farewell) {
+async fn say_goodbye(mut socket: WebSocketStream<Buffered>, close: Farewell) {
     let reason = close.short_reason().into();
     let frame = CloseFrame { code: close.code.number().into(), reason };
     // A failure means that the peer is gone or closes itself; there is nobody to tell.
@@ -222,7 +244,11 @@ impl Machine {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Closed>> {
         let Some(socket) = &mut self.socket else { return Poll::Ready(Err(closed_here())) };
         match socket.poll_next_unpin(cx) {
-            Poll::Ready(Some(message)) => Poll::Ready(message.map_err(closed)),
+            Poll::Ready(Some(message)) => {
+                // Nothing may follow the answer to a close.
+                self.answered_close |= matches!(message, Ok(Message::Close(_)));
+                Poll::Ready(message.map_err(closed))
+            }
             Poll::Ready(None) => Poll::Ready(Err(Closed::Lost("the connection has ended".into()))),
             Poll::Pending => {
                 if !self.reader.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -236,17 +262,37 @@ impl Machine {
     fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
-        messages: &mut std::iter::Peekable<impl Iterator<Item = Message>>,
+        frames: &mut std::iter::Peekable<impl Iterator<Item = (Opcode, Bytes)>>,
     ) -> Poll<Result<(), Closed>> {
         let Some(socket) = &mut self.socket else { return Poll::Ready(Err(closed_here())) };
+        if self.answered_close {
+            // A write that waited is in the way of the answer.
+            ready!(socket.poll_flush_unpin(cx)).map_err(closed)?;
+            return Poll::Ready(Err(Closed::Lost("the peer has closed".into())));
+        }
         self.writing = true;
-        while messages.peek().is_some() {
-            ready!(socket.poll_ready_unpin(cx)).map_err(closed)?;
-            if let Some(message) = messages.next() {
-                socket.start_send_unpin(message).map_err(closed)?;
+        loop {
+            // What the protocol itself has to say, and what is left of the frames before, goes first.
+            ready!(socket.poll_flush_unpin(cx)).map_err(closed)?;
+            if frames.peek().is_none() {
+                break;
+            }
+            match self.role {
+                // A server's frames are bytes behind a short header. All that wait go out in one write.
+                Role::Server => {
+                    socket.get_mut().write_frames(frames).map_err(|error| closed(Error::Io(error)))?;
+                }
+                // A client's are masked.
+                Role::Client => {
+                    while frames.peek().is_some() {
+                        ready!(socket.poll_ready_unpin(cx)).map_err(closed)?;
+                        if let Some(frame) = frames.next() {
+                            socket.start_send_unpin(message(frame)).map_err(closed)?;
+                        }
+                    }
+                }
             }
         }
-        ready!(socket.poll_flush_unpin(cx)).map_err(closed)?;
         self.writing = false;
         Poll::Ready(Ok(()))
     }
@@ -267,7 +313,7 @@ impl Machine {
         Poll::Ready(())
     }
 
-    fn take(&mut self) -> Option<WebSocketStream<Stream>> {
+    fn take(&mut self) -> Option<WebSocketStream<Buffered>> {
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
@@ -276,10 +322,17 @@ impl Machine {
 }
 
 /// The frame's own first byte tells what kind of message it is. Text is not checked again: it is our own JSON.
-fn message(frame: Bytes) -> Message {
-    let kind = match Codec::detect(&frame) {
-        Codec::Json => Data::Text,
-        Codec::MessagePack => Data::Binary,
+fn opcode(frame: &[u8]) -> Opcode {
+    match Codec::detect(frame) {
+        Codec::Json => Opcode::Text,
+        Codec::MessagePack => Opcode::Binary,
+    }
+}
+
+fn message((opcode, frame): (Opcode, Bytes)) -> Message {
+    let kind = match opcode {
+        Opcode::Text => Data::Text,
+        Opcode::Binary => Data::Binary,
     };
     Message::Frame(Frame::message(frame, OpCode::Data(kind), true))
 }

@@ -9,11 +9,11 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::{
     client_async_with_config,
-    tungstenite::{Error as WebSocketError, client::IntoClientRequest as _},
+    tungstenite::{Error as WebSocketError, client::IntoClientRequest as _, protocol::Role},
 };
 use xpush_protocol::{Codec, TransportKind};
 
-use super::{Connection, connection::config, stream::Stream};
+use super::{Connection, buffered::Buffered, connection::config, stream::Stream};
 use crate::{Peer, Settings, patience::Patience};
 
 /// Why there is no connection.
@@ -83,12 +83,13 @@ async fn connect(
     } else {
         Stream::tcp(socket)
     };
-    let (socket, _) = client_async_with_config(request, stream, Some(config(settings.frame_limit)))
-        .await
-        .map_err(failed)?;
+    let (socket, _) =
+        client_async_with_config(request, Buffered::new(stream), Some(config(settings.frame_limit)))
+            .await
+            .map_err(failed)?;
     let peer =
         Peer { kind: TransportKind::WebSocket, address, codec, origin: None, wants_checkpoints: false };
-    Ok(Connection::of(socket, peer, Patience::with_server(settings), None))
+    Ok(Connection::of(socket, Role::Client, peer, Patience::with_server(settings), None))
 }
 
 fn failed(error: WebSocketError) -> DialError {

@@ -4,6 +4,7 @@
 //! A frame is a message: text for JSON, binary for MessagePack. Nothing is compressed: most frames are smaller than
 //! what a compressor's window would cost each of ten thousand idle connections.
 
+mod buffered;
 mod connection;
 #[cfg(feature = "dial")]
 mod dial;

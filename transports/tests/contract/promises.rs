@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{sync::Semaphore, task::JoinHandle, time::timeout};
 use xpush_protocol::CloseCode;
 use xpush_transports::{
     Admission, Closed, Connection, Farewell, Lane, Outgoing, Peer, Reader, Settings, Transport, Writer,
@@ -345,23 +345,38 @@ pub(crate) async fn a_client_that_vanishes_is_noticed<W: Wire>() {
 }
 
 pub(crate) async fn a_cancelled_read_loses_nothing<W: Wire>() {
-    const FRAMES: usize = 500;
+    const BURSTS: usize = 20;
+    const FRAMES_OF_BURST: usize = 25;
+    const FRAMES: usize = BURSTS * FRAMES_OF_BURST;
     let mut wire: W = start(Settings::default()).await;
     let (client, mut server) = connect(&mut wire).await;
-    let writes = tokio::spawn(pour(client.writer, 0..FRAMES, mixed));
-    let mut cancelled = 0_u32;
+    // A burst for each cancelled read: however fast the client is, the server has to wait for each of them.
+    let bursts = Arc::new(Semaphore::new(0));
+    let waiting = Arc::clone(&bursts);
+    let writes = tokio::spawn(async move {
+        let mut writer = client.writer;
+        for burst in 0..BURSTS {
+            waiting.acquire().await.unwrap().forget();
+            writer = pour(writer, burst * FRAMES_OF_BURST..(burst + 1) * FRAMES_OF_BURST, mixed).await;
+        }
+        writer
+    });
+    let mut cancelled = 0;
     for number in 0..FRAMES {
         let read = loop {
             tokio::select! {
                 biased;
                 read = server.reader.read() => break read,
                 // Ready after a moment, at another place of the read each time.
-                () = tokio::task::yield_now() => cancelled += 1,
+                () = tokio::task::yield_now() => {
+                    cancelled += 1;
+                    bursts.add_permits(1);
+                }
             }
         };
         assert_eq!(read.expect("a frame"), frame(number, mixed(number)));
     }
-    assert!(cancelled > 0);
+    assert!(cancelled >= BURSTS);
     let _ = writes.await.unwrap();
 }
 
