@@ -20,7 +20,7 @@ use rustls::{
     ServerConfig,
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer},
-    server::{ClientHello, ResolvesServerCert},
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use thiserror::Error;
@@ -133,6 +133,12 @@ impl Certificates {
         let builder = builder.expect("ring serves TLS 1.2 and 1.3");
         let mut config = builder.with_no_client_auth().with_cert_resolver(self.clone());
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        // A client that comes back is spared the certificate, and its session is in its ticket: nothing is kept here.
+        // Without randomness for a key there are no tickets, and every handshake is a full one.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        if let Ok(tickets) = ring::Ticketer::new() {
+            config.ticketer = tickets;
+        }
         config
     }
 

@@ -38,7 +38,7 @@ pub trait Link: Send + Sync + 'static {
     /// The stream that the client opened for its commands. Cancel safe.
     fn accept_control(&self) -> impl Future<Output = Result<(SendStream, RecvStream), Closed>> + Send;
 
-    /// A datagram, without the prefix. Cancel safe.
+    /// A datagram, without the prefix. It may wait without end once the connection is over. Cancel safe.
     fn read_datagram(&self) -> impl Future<Output = Result<Bytes, Closed>> + Send;
 
     /// Why it is over, once it is. Cancel safe.
@@ -170,14 +170,15 @@ impl<L: Link> Reader<L> {
     ) -> Result<Bytes, Closed> {
         let frames = match control {
             Some(frames) => frames,
-            None => control.insert(Frames::new(shared.control_reader().await?, limit)),
+            // What happens once is boxed: its state would be a part of every idle connection's.
+            None => control.insert(Frames::new(Box::pin(shared.control_reader()).await?, limit)),
         };
         match frames.next().await {
             Ok(frame) => Ok(frame),
             Err(NoFrame::Broken(closed)) => Err(closed),
-            Err(NoFrame::Lost(what)) => Err(shared.why(what).await),
+            Err(NoFrame::Lost(what)) => Err(Box::pin(shared.why(what)).await),
             // A client that ends its stream goes; it may still say why.
-            Err(NoFrame::Finished) => Err(timeout(CLOSE_DEADLINE, shared.link.closed())
+            Err(NoFrame::Finished) => Err(Box::pin(timeout(CLOSE_DEADLINE, shared.link.closed()))
                 .await
                 .unwrap_or(Closed::ByPeer { code: CloseCode::Normal, reason: String::new() })),
         }

@@ -51,7 +51,7 @@ impl Lanes {
         for datagram in datagrams.finish() {
             // Full buffers drop the oldest one, a path that shrank drops this one: latest wins, or is lost.
             if let Err(quinn::SendDatagramError::ConnectionLost(error)) = quic.send_datagram(datagram) {
-                return Err(shared.why(error.to_string()).await);
+                return Err(Box::pin(shared.why(error.to_string())).await);
             }
         }
         // One after the other, the urgent ones first: a peer that takes nothing of one takes this write's time.
@@ -72,7 +72,8 @@ impl Lanes {
         let (open, opening) = match &mut self.streams[stream] {
             Some(open) => (open, None),
             empty => {
-                let (new, opening) = open(shared, stream).await?;
+                // What happens once is boxed: its state would be a part of every idle connection's.
+                let (new, opening) = Box::pin(open(shared, stream)).await?;
                 // Fails only for a stream that was closed, and nobody closed this one.
                 let _ = new.set_priority(PRIORITIES[stream]);
                 (empty.insert(new), Some(opening))
@@ -82,9 +83,9 @@ impl Lanes {
         match open.write_all_chunks(&mut chunks).await {
             Ok(()) => Ok(()),
             Err(WriteError::Stopped(code)) => {
-                Err(shared.why(format!("the peer stopped a stream with {code}")).await)
+                Err(Box::pin(shared.why(format!("the peer stopped a stream with {code}"))).await)
             }
-            Err(error) => Err(shared.why(error.to_string()).await),
+            Err(error) => Err(Box::pin(shared.why(error.to_string())).await),
         }
     }
 

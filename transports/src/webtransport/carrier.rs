@@ -56,7 +56,8 @@ pub(crate) async fn carry(connection: quinn::Connection, slot: Permit, wires: Ar
         // A reserved frame would only wake the radio.
         .send_grease(false)
         .build::<_, Bytes>(adapter::Connection::new(&connection, sessions.clone()));
-    let mut http = match timeout(wires.settings.handshake_deadline, building).await {
+    // Boxed: its state would stay a part of this one.
+    let mut http = match timeout(wires.settings.handshake_deadline, Box::pin(building)).await {
         Ok(Ok(http)) => http,
         Ok(Err(error)) => return debug!(%address, %error, "HTTP/3 failed"),
         Err(_) => return debug!(%address, "HTTP/3 took too long"),

@@ -1,14 +1,17 @@
 //! One session: its end of streams and datagrams (`Session`), and what watches its CONNECT stream until either side
 //! ends it (`Keeper`).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use h3::server::RequestStream;
 use quinn::{RecvStream, SendStream};
 use tokio::{
-    sync::{Mutex, mpsc, watch},
+    sync::{Mutex as AsyncMutex, oneshot, watch},
     time::{Instant, sleep_until},
 };
 use xpush_protocol::put_varint;
@@ -18,7 +21,7 @@ use super::{
     capsule::{Capsules, Close},
     carrier::Step,
     error_code::from_http,
-    sessions::{CONTROL_STREAMS, DATAGRAMS, Inlet, Sessions},
+    sessions::{self, Datagrams, Inlet, Sessions},
 };
 use crate::{
     Closed, Farewell, quic,
@@ -31,19 +34,16 @@ const UNIDIRECTIONAL: u64 = 0x54;
 /// How long a peer may take to end its side of a session after we ended ours.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// A session is closed once.
-const FAREWELLS: usize = 1;
-
 /// One session of a WebTransport connection.
 pub struct Session {
     connection: quinn::Connection,
     stream_prefix: Bytes,
     datagram_prefix: Bytes,
-    // Async locks: each is held by the one half that waits for what comes.
-    control: Mutex<mpsc::Receiver<(SendStream, RecvStream)>>,
-    datagrams: Mutex<mpsc::Receiver<Bytes>>,
-    /// Dropped with the session's halves: that ends it too.
-    farewell: mpsc::Sender<Farewell>,
+    /// Gone once it answered. An async lock: it is held by the one half that waits.
+    control: AsyncMutex<Option<oneshot::Receiver<sessions::Bidirectional>>>,
+    datagrams: Arc<Datagrams>,
+    /// A session is closed once. Dropped with the session's halves: that ends it too.
+    farewell: Mutex<Option<oneshot::Sender<Farewell>>>,
     ended: watch::Receiver<Option<Closed>>,
 }
 
@@ -52,24 +52,24 @@ pub(super) struct Keeper {
     id: u64,
     connection: quinn::Connection,
     sessions: Arc<Sessions>,
-    farewell: mpsc::Receiver<Farewell>,
+    farewell: oneshot::Receiver<Farewell>,
     ended: watch::Sender<Option<Closed>>,
 }
 
 /// Registers a session; its CONNECT may be answered then.
 pub(super) fn open(id: u64, connection: quinn::Connection, sessions: Arc<Sessions>) -> (Session, Keeper) {
-    let (to_control, control) = mpsc::channel(CONTROL_STREAMS);
-    let (to_datagrams, datagrams) = mpsc::channel(DATAGRAMS);
-    sessions.register(id, Inlet { control: Some(to_control), datagrams: to_datagrams });
-    let (say, farewell) = mpsc::channel(FAREWELLS);
+    let (to_control, control) = oneshot::channel();
+    let datagrams = Arc::new(Datagrams::default());
+    sessions.register(id, Inlet { control: Some(to_control), datagrams: Arc::clone(&datagrams) });
+    let (say, farewell) = oneshot::channel();
     let (end, ended) = watch::channel(None);
     let session = Session {
         connection: connection.clone(),
         stream_prefix: varints(&[UNIDIRECTIONAL, id]),
         datagram_prefix: varints(&[id / 4]),
-        control: Mutex::new(control),
-        datagrams: Mutex::new(datagrams),
-        farewell: say,
+        control: AsyncMutex::new(Some(control)),
+        datagrams,
+        farewell: Mutex::new(Some(say)),
         ended,
     };
     (session, Keeper { id, connection, sessions, farewell, ended: end })
@@ -95,17 +95,21 @@ impl Link for Session {
     }
 
     async fn accept_control(&self) -> Result<(SendStream, RecvStream), Closed> {
-        match self.control.lock().await.recv().await {
+        let mut control = self.control.lock().await;
+        let stream = match &mut *control {
+            Some(waiting) => waiting.await.ok(),
+            None => None,
+        };
+        *control = None;
+        drop(control);
+        match stream {
             Some(stream) => Ok(stream),
             None => Err(self.closed().await),
         }
     }
 
     async fn read_datagram(&self) -> Result<Bytes, Closed> {
-        match self.datagrams.lock().await.recv().await {
-            Some(datagram) => Ok(datagram),
-            None => Err(self.closed().await),
-        }
+        Ok(self.datagrams.pop().await)
     }
 
     async fn closed(&self) -> Closed {
@@ -119,8 +123,9 @@ impl Link for Session {
     }
 
     async fn close(&self, farewell: &Farewell) {
+        let say = self.farewell.lock().unwrap_or_else(PoisonError::into_inner).take();
         // An error: it ended already.
-        if self.farewell.send(farewell.clone()).await.is_ok() {
+        if say.is_some_and(|say| say.send(farewell.clone()).is_ok()) {
             self.closed().await;
         }
     }
@@ -152,9 +157,9 @@ impl Keeper {
         let mut goodbye = None;
         loop {
             tokio::select! {
-                farewell = self.farewell.recv(), if goodbye.is_none() => {
+                farewell = &mut self.farewell, if goodbye.is_none() => {
                     goodbye = Some(Instant::now() + GOODBYE);
-                    say(sending, farewell).await;
+                    say(sending, farewell.ok()).await;
                 }
                 data = receiving.recv_data() => match data {
                     Ok(Some(data)) => match capsules.push(data) {

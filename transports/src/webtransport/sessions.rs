@@ -1,32 +1,61 @@
 //! The sessions of one QUIC connection: where its streams and datagrams belong.
 
 use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
 use quinn::{RecvStream, SendStream, VarInt};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, oneshot};
 
 use super::error_code::BUFFERED_STREAM_REJECTED;
 
 /// Streams that came before the session that they name: packets overtake each other.
 const EARLY_STREAMS: usize = 4;
 
-/// A session's control stream: there is one.
-pub(super) const CONTROL_STREAMS: usize = 1;
-
 /// Datagrams that wait for the session's reader. Full means that it reads too slowly: the newest are dropped.
-pub(super) const DATAGRAMS: usize = 16;
+const DATAGRAMS: usize = 16;
 
 pub(super) type Bidirectional = (SendStream, RecvStream);
 
 /// Where a session takes what belongs to it.
 pub(super) struct Inlet {
     /// Gone with the first stream: further ones are refused.
-    pub(super) control: Option<mpsc::Sender<Bidirectional>>,
-    pub(super) datagrams: mpsc::Sender<Bytes>,
+    pub(super) control: Option<oneshot::Sender<Bidirectional>>,
+    pub(super) datagrams: Arc<Datagrams>,
+}
+
+/// A session's datagrams on their way to its reader. A channel would have its room allocated, for the many sessions
+/// that never get one too.
+#[derive(Default)]
+pub(super) struct Datagrams {
+    waiting: Mutex<VecDeque<Bytes>>,
+    came: Notify,
+}
+
+impl Datagrams {
+    fn push(&self, datagram: Bytes) {
+        let mut waiting = self.waiting();
+        if waiting.len() < DATAGRAMS {
+            waiting.push_back(datagram);
+            self.came.notify_one();
+        }
+    }
+
+    /// Waits without end where none comes any more. Cancel safe.
+    pub(super) async fn pop(&self) -> Bytes {
+        loop {
+            if let Some(datagram) = self.waiting().pop_front() {
+                return datagram;
+            }
+            self.came.notified().await;
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Bytes>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Default)]
@@ -74,8 +103,7 @@ impl Sessions {
 
     pub(super) fn datagram(&self, id: u64, payload: Bytes) {
         if let Some(inlet) = self.table().live.get(&id) {
-            // Full, or the session ends: a datagram may be lost.
-            let _ = inlet.datagrams.try_send(payload);
+            inlet.datagrams.push(payload);
         }
     }
 
@@ -88,7 +116,7 @@ impl Sessions {
 fn offer(inlet: &mut Inlet, stream: Bidirectional) {
     match inlet.control.take() {
         // An error: the session ends, and the stream with it.
-        Some(control) => drop(control.try_send(stream)),
+        Some(control) => drop(control.send(stream)),
         None => reject(stream, BUFFERED_STREAM_REJECTED),
     }
 }
