@@ -1,6 +1,12 @@
 //! Names and ids, parsed at the door: who holds one of these types holds a valid name.
 
-use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+use std::{
+    borrow::Borrow,
+    cell::RefCell,
+    fmt,
+    str::FromStr,
+    sync::{Arc, LazyLock},
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
@@ -207,7 +213,9 @@ name!(
 
 impl Default for EventName {
     fn default() -> Self {
-        Self("message".into())
+        // The most frequent name is one text for all.
+        static MESSAGE: LazyLock<Arc<str>> = LazyLock::new(|| "message".into());
+        Self(Arc::clone(&MESSAGE))
     }
 }
 
@@ -233,11 +241,24 @@ fn random_text() -> String {
 }
 
 fn random_bytes<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    // The operating system's generator fails only where no program can go on safely.
-    #[allow(clippy::expect_used)]
-    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
-    bytes
+    /// A server that names each message would ask the operating system each time.
+    const POOL: usize = 512;
+    thread_local! {
+        static UNUSED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    UNUSED.with_borrow_mut(|unused| {
+        if unused.len() < N {
+            unused.resize(POOL, 0);
+            // The operating system's generator fails only where no program can go on safely.
+            #[allow(clippy::expect_used)]
+            getrandom::fill(unused).expect("the operating system gives random bytes");
+        }
+        let mut bytes = [0; N];
+        let rest = unused.len() - N;
+        bytes.copy_from_slice(&unused[rest..]);
+        unused.truncate(rest);
+        bytes
+    })
 }
 
 /// One life of a channel's numbering. Offsets of two epochs can't be compared.
