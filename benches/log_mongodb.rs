@@ -22,6 +22,7 @@ fn draft() -> Draft {
     Draft {
         publisher: Publisher::backend("bench"),
         message_id: MessageId::random(),
+        retriable: true,
         event: Default::default(),
         payload: Payload::Json(Json::from_value(&"x".repeat(PAYLOAD_BYTES - 2)).expect("it is JSON")),
         user: None,

@@ -30,6 +30,7 @@ fn draft() -> Draft {
     Draft {
         publisher: Publisher::backend("bench"),
         message_id: MessageId::random(),
+        retriable: true,
         event: Default::default(),
         payload: Payload::Json(Json::from_value(&data).expect("it is JSON")),
         user: None,

@@ -50,7 +50,7 @@ use crate::{
     namespace::{Namespaces, Policy, Retention},
     presence::{List, Presence},
     publication::{Draft, Publisher},
-    rate::Rates,
+    rate::{Allowance, Rates},
     session::{Departed, Entering, Refusal, Sessions},
 };
 
@@ -179,16 +179,35 @@ impl Node {
         channel: &ChannelName,
         draft: Draft,
     ) -> Result<Publishing, Refusal> {
+        let draft = match self.publish_at_once(channel, draft) {
+            Ok(published) => return Ok(ready(published).boxed()),
+            Err(draft) => draft,
+        };
         let policy = self.policy(channel)?;
-        if draft.payload.len() > self.limits.data {
-            let message =
-                format!("the data has {} bytes, {} are allowed", draft.payload.len(), self.limits.data);
-            return Err(Refusal::new(ErrorCode::TooLarge, message));
-        }
         if matches!(policy.retention, Retention::Durable { .. }) && self.is_in_cluster() {
             return self.publish_routed(policy, channel, draft).await;
         }
         self.publish_here(policy, channel, draft, ()).await
+    }
+
+    /// As `publish`, where there is nothing to wait for. Gives the draft back where there is.
+    pub fn publish_at_once(
+        self: &Arc<Self>,
+        channel: &ChannelName,
+        draft: Draft,
+    ) -> Result<Result<(Cursor, bool), Refusal>, Draft> {
+        let policy = match self.policy(channel) {
+            Ok(policy) => policy,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if draft.payload.len() > self.limits.data {
+            let message =
+                format!("the data has {} bytes, {} are allowed", draft.payload.len(), self.limits.data);
+            return Ok(Err(Refusal::new(ErrorCode::TooLarge, message)));
+        }
+        let (log, began) = (self.log(policy), Instant::now());
+        let appended = log.append_at_once(channel, draft)?;
+        Ok(self.published(channel, began, appended, log.carries()))
     }
 
     /// Has this node append it. `until_appended` is dropped once the log has answered.
@@ -204,15 +223,14 @@ impl Node {
         let carried = log.carries();
         let mut pending = log.append(channel, draft).await?;
         let (node, channel) = (Arc::clone(self), channel.clone());
-        // A log in memory has answered already; what waits for a disk is no longer its publisher's alone.
+        // It may have answered already; what waits for a disk is no longer its publisher's alone.
         if let Some(appended) = (&mut pending).now_or_never() {
-            let published = node.published(channel, began, appended, carried).await;
-            return Ok(ready(published).boxed());
+            return Ok(ready(node.published(&channel, began, appended, carried)).boxed());
         }
         let task = self.publishing.spawn(async move {
             let appended = pending.await;
             drop(until_appended);
-            node.published(channel, began, appended, carried).await
+            node.published(&channel, began, appended, carried)
         });
         let lost =
             |error| Refusal::new(ErrorCode::Internal, format!("the publish was not finished: {error}"));
@@ -220,9 +238,9 @@ impl Node {
     }
 
     /// What is left to do once the log has answered: the publication is on its way to the subscribers.
-    async fn published(
-        self: Arc<Self>,
-        channel: ChannelName,
+    fn published(
+        self: &Arc<Self>,
+        channel: &ChannelName,
         began: Instant,
         appended: Result<Appended, LogError>,
         carried: bool,
@@ -232,13 +250,13 @@ impl Node {
         let cursor = appended.cursor();
         let Appended::New { epoch, publication } = appended else {
             // Who appended it may have died before it told anybody.
-            self.announce(Carried::Top { channel, cursor });
+            self.announce(Carried::Top { channel: channel.clone(), cursor });
             return Ok((cursor, true));
         };
         trace!(%channel, offset = cursor.offset, "published");
-        self.channels.deliver(&channel, epoch, &publication);
+        self.channels.deliver(channel, epoch, &publication);
         if !carried {
-            self.announce(Carried::Publication { channel, epoch, publication });
+            self.announce(Carried::Publication { channel: channel.clone(), epoch, publication });
         }
         Ok((cursor, false))
     }
@@ -254,9 +272,14 @@ impl Node {
         self.rates.set_limit(per_second);
     }
 
+    /// What this publisher may publish.
+    pub fn allowance(&self, publisher: &Publisher) -> Arc<Allowance> {
+        self.rates.of(publisher)
+    }
+
     /// Counts a publish against its publisher's allowance.
-    pub fn admit_publish(&self, publisher: &Publisher) -> Result<(), Refusal> {
-        self.rates.take(publisher).map_err(|wait| Refusal {
+    pub fn admit_publish(&self, allowance: &Allowance) -> Result<(), Refusal> {
+        self.rates.take(allowance).map_err(|wait| Refusal {
             code: ErrorCode::RateLimited,
             message: format!("a publisher may publish {} messages a second", self.rates.limit()),
             retry_after: Some(wait.as_millis().max(1) as u32),

@@ -44,6 +44,9 @@ impl Publication {
 pub struct Draft {
     pub publisher: Publisher,
     pub message_id: MessageId,
+    /// Whether the publisher knows the message's id, and so may send it again. A log in memory need not remember any
+    /// other.
+    pub retriable: bool,
     pub event: EventName,
     pub payload: Payload,
     pub user: Option<UserId>,
@@ -53,7 +56,7 @@ pub struct Draft {
 impl Draft {
     #[must_use]
     pub fn into_publication(self, offset: u64) -> Publication {
-        let Self { publisher: _, message_id, event, payload, user, time } = self;
+        let Self { publisher: _, message_id, retriable: _, event, payload, user, time } = self;
         Publication { offset, message_id, event, payload, user, time }
     }
 }

@@ -33,8 +33,8 @@ const KNOWN: [(&str, Taken); 11] = [
     ("MessagePack: read a publish", taken(8.0, 760.0)),
     ("MessagePack: write a publication", taken(3.0, 484.0)),
     ("MessagePack: read a publication", taken(9.0, 784.0)),
-    ("publish to 1", taken(6.0, 979.2)),
-    ("publish to 100", taken(6.0, 979.2)),
+    ("publish to 1", taken(4.0, 795.2)),
+    ("publish to 100", taken(4.0, 795.2)),
     (APPEND, taken(12.1, 2270.0)),
 ];
 

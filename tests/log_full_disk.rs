@@ -26,6 +26,7 @@ fn draft(n: u64) -> Draft {
     Draft {
         publisher: Publisher::backend("ann"),
         message_id: n.to_string().parse().unwrap(),
+        retriable: true,
         event: "message".parse().unwrap(),
         payload: Payload::Binary(Binary(noise(n).take(20_000).collect())),
         user: None,

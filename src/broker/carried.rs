@@ -195,7 +195,7 @@ struct PackedDraft<'a> {
 
 impl<'a> PackedDraft<'a> {
     fn new(draft: &'a Draft) -> Self {
-        let Draft { publisher, message_id, event, payload, user, time } = draft;
+        let Draft { publisher, message_id, retriable: _, event, payload, user, time } = draft;
         let (binary, data) = pack(payload);
         Self {
             publisher: publisher.clone(),
@@ -210,7 +210,10 @@ impl<'a> PackedDraft<'a> {
 
     fn draft(self) -> Option<Draft> {
         let Self { publisher, message_id, event, binary, data, user, time } = self;
-        Some(Draft { publisher, message_id, event, payload: unpack(binary, data)?, user, time })
+        // By the node that sends it on, if by nobody else.
+        let retriable = true;
+        let payload = unpack(binary, data)?;
+        Some(Draft { publisher, message_id, retriable, event, payload, user, time })
     }
 }
 

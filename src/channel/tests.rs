@@ -33,6 +33,7 @@ impl Losable {
         let draft = Draft {
             publisher: Publisher::backend("b"),
             message_id: xpush_protocol::MessageId::random(),
+            retriable: true,
             event: xpush_protocol::EventName::default(),
             payload: xpush_protocol::Payload::Json(xpush_protocol::Json::parse("1").unwrap()),
             user: None,

@@ -78,6 +78,7 @@ pub(super) async fn publish(
     }
     let draft = Draft {
         publisher: caller.publisher.clone(),
+        retriable: message_id.is_some(),
         message_id: message_id.unwrap_or_else(MessageId::random),
         event,
         payload: payload(data, binary)?,
@@ -90,7 +91,7 @@ pub(super) async fn publish(
             let done = async {
                 caller.require(Permission::Publish, &channel)?;
                 if !caller.is_backend {
-                    api.node.admit_publish(&caller.publisher)?;
+                    api.node.admit_publish(&api.node.allowance(&caller.publisher))?;
                 }
                 api.node.publish(&channel, draft).await?.await
             };

@@ -14,6 +14,7 @@ pub(crate) fn draft(publisher: &str, n: u64) -> Draft {
     Draft {
         publisher: Publisher::backend(publisher),
         message_id: n.to_string().parse().unwrap(),
+        retriable: true,
         event: "message".parse().unwrap(),
         payload: Payload::Json(Json::from_value(&n).unwrap()),
         user: None,

@@ -44,6 +44,16 @@ pub trait Log: Send + Sync + 'static {
         draft: Draft,
     ) -> BoxFuture<'a, Result<Pending, LogError>>;
 
+    /// As `append`, for a log that has answered as soon as it is asked. Gives the draft back where one has to wait: each
+    /// log does the one or the other.
+    fn append_at_once(
+        &self,
+        _channel: &ChannelName,
+        draft: Draft,
+    ) -> Result<Result<Appended, LogError>, Draft> {
+        Err(draft)
+    }
+
     /// Whether what it appends is on its way to the other nodes by itself; else the broker has to carry it.
     fn carries(&self) -> bool {
         false

@@ -59,7 +59,10 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
+        // Whoever rang before has woken the task, which has not looked since.
+        if self.rung.swap(true, Ordering::AcqRel) {
+            return;
+        }
         self.task.lock().unwrap_or_else(PoisonError::into_inner).wake_by_ref();
     }
 }

@@ -7,91 +7,126 @@ use std::{
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use xpush_protocol::{
-    ClientFrame, ErrorCode, History, Message, MessageId, Payload, PayloadError, Pong, Presence, PresenceList,
-    Publish, Published, Refresh, Refreshed, Send, Sent, ServerFrame, UnsubscribeReason,
+    ChannelName, ClientFrame, Cursor, ErrorCode, History, Message, MessageId, Payload, PayloadError, Pong,
+    Presence, PresenceList, Publish, Published, Refresh, Refreshed, Send, Sent, ServerFrame,
+    UnsubscribeReason,
 };
 
 use super::{Refusal, Session};
-use crate::{auth::Permission, node::HistoryQuery, publication::Draft};
+use crate::{
+    auth::Permission,
+    node::{HistoryQuery, Node},
+    publication::{Draft, Publisher},
+};
 
 /// An answer that comes later, or none where none is wanted.
 pub(super) type Later = BoxFuture<'static, Option<ServerFrame>>;
 
+/// How a command is done. What waits is boxed: its state would be a part of every idle session's.
+pub(super) enum Doing<'a> {
+    So(Done),
+    /// The next command waits until this has come so far.
+    First(BoxFuture<'a, Done>),
+}
+
+pub(super) enum Done {
+    /// This is the answer, unless none is wanted or it is given already.
+    Now(Option<ServerFrame>),
+    /// The next command need not wait for this one.
+    Later(Later),
+}
+
 impl Session {
-    /// Does a command. `None`: it is answered already, or wants no answer.
-    ///
-    /// What is done seldom is boxed: its state would be a part of every idle session's.
-    pub(super) async fn command(&mut self, command: ClientFrame) -> Option<Later> {
+    /// Does a command.
+    pub(super) fn command(&mut self, command: ClientFrame) -> Doing<'_> {
         let id = command.id();
-        let done = match command {
+        let refused = move |refusal: Refusal, channel| {
+            Done::Now(Some(ServerFrame::Error(refusal.into_frame(Some(id), channel))))
+        };
+        match command {
+            ClientFrame::Publish(command) => self.publish(command),
             ClientFrame::Connect(_) => {
-                Err((Refusal::new(ErrorCode::OutOfOrder, "this connection has had its `connect`"), None))
+                let message = "this connection has had its `connect`";
+                Doing::So(refused(Refusal::new(ErrorCode::OutOfOrder, message), None))
             }
-            ClientFrame::Subscribe(command) => {
-                Box::pin(self.subscribe_or_tell(id, command.channel, command.cursor, command.last)).await;
-                return None;
-            }
-            ClientFrame::Unsubscribe(command) => {
-                let answer = Box::pin(self.unsubscribe(id, command.channel)).await;
-                self.outbox.push_answer(&answer);
-                return None;
-            }
-            ClientFrame::Publish(command) => {
-                let channel = command.channel.clone();
-                match self.publish(command).await {
-                    Ok(later) => return Some(later),
-                    Err(refusal) => Err((refusal, Some(channel))),
+            ClientFrame::Subscribe(command) => Doing::First(
+                async move {
+                    self.subscribe_or_tell(id, command.channel, command.cursor, command.last).await;
+                    Done::Now(None)
                 }
-            }
-            ClientFrame::Send(command) => match self.send(command) {
-                Ok(later) => return Some(later),
-                Err(refusal) => Err((refusal, None)),
-            },
+                .boxed(),
+            ),
+            ClientFrame::Unsubscribe(command) => Doing::First(
+                async move { Done::Now(Some(self.unsubscribe(id, command.channel).await)) }.boxed(),
+            ),
+            ClientFrame::Send(command) => Doing::So(match self.send(command) {
+                Ok(later) => Done::Later(later),
+                Err(refusal) => refused(refusal, None),
+            }),
             ClientFrame::History(command) => {
                 let channel = command.channel.clone();
-                match self.history(command) {
-                    Ok(later) => return Some(later),
-                    Err(refusal) => Err((refusal, Some(channel))),
+                Doing::So(match self.history(command) {
+                    Ok(later) => Done::Later(later),
+                    Err(refusal) => refused(refusal, Some(channel)),
+                })
+            }
+            ClientFrame::Presence(command) => Doing::First(
+                async move {
+                    let channel = command.channel.clone();
+                    match self.list_presence(command).await {
+                        Ok(list) => Done::Now(Some(list)),
+                        Err(refusal) => refused(refusal, Some(channel)),
+                    }
                 }
-            }
-            ClientFrame::Presence(command) => {
-                let channel = command.channel.clone();
-                Box::pin(self.list_presence(command)).await.map_err(|refusal| (refusal, Some(channel)))
-            }
-            ClientFrame::Refresh(command) => {
-                Box::pin(self.refresh(command)).await.map_err(|refusal| (refusal, None))
-            }
-            ClientFrame::Ping(_) => Ok(ServerFrame::Pong(Pong { id })),
-        };
-        let answer = done
-            .unwrap_or_else(|(refusal, channel)| ServerFrame::Error(refusal.into_frame(Some(id), channel)));
-        self.outbox.push_answer(&answer);
-        None
+                .boxed(),
+            ),
+            ClientFrame::Refresh(command) => Doing::First(
+                async move {
+                    match self.refresh(command).await {
+                        Ok(refreshed) => Done::Now(Some(refreshed)),
+                        Err(refusal) => refused(refusal, None),
+                    }
+                }
+                .boxed(),
+            ),
+            ClientFrame::Ping(_) => Doing::So(Done::Now(Some(ServerFrame::Pong(Pong { id })))),
+        }
     }
 
-    async fn publish(&mut self, command: Publish) -> Result<Later, Refusal> {
-        let Publish { id, channel, message_id, event, data, binary } = command;
+    fn publish(&mut self, command: Publish) -> Doing<'_> {
+        let (id, channel) = (command.id, command.channel.clone());
+        let published = match self.draft(command) {
+            Ok(draft) => match self.node.publish_at_once(&channel, draft) {
+                Ok(published) => published,
+                Err(draft) => return Doing::First(get_in_line(&self.node, id, channel, draft).boxed()),
+            },
+            Err(refusal) => Err(refusal),
+        };
+        Doing::So(Done::Now(published_answer(id, channel, published)))
+    }
+
+    /// What is to be published, if it may be.
+    fn draft(&mut self, command: Publish) -> Result<Draft, Refusal> {
+        let Publish { id: _, channel, message_id, event, data, binary } = command;
         self.refuse_expired()?;
         self.require(Permission::Publish, &channel)?;
-        self.node.admit_publish(&self.publisher)?;
-        let draft = Draft {
-            publisher: self.publisher.clone(),
+        let publisher = || {
+            // A client without a user is known by its session.
+            let publisher = self.rights.user().map_or_else(|| Publisher::session(&self.id), Publisher::user);
+            let allowance = self.node.allowance(&publisher);
+            (publisher, allowance)
+        };
+        let (publisher, allowance) = self.publisher.get_or_insert_with(publisher);
+        self.node.admit_publish(allowance)?;
+        Ok(Draft {
+            publisher: publisher.clone(),
+            retriable: message_id.is_some(),
             message_id: message_id.unwrap_or_else(MessageId::random),
             event,
             payload: payload(data, binary)?,
             user: self.user().cloned(),
             time: now(),
-        };
-        let publishing = self.node.publish(&channel, draft).await?;
-        Ok(async move {
-            match publishing.await {
-                Ok((cursor, duplicate)) => {
-                    (id != 0).then_some(ServerFrame::Published(Published { id, cursor, duplicate }))
-                }
-                Err(refusal) => Some(ServerFrame::Error(refusal.into_frame(Some(id), Some(channel)))),
-            }
-        }
-        .boxed())
+        })
     }
 
     fn send(&mut self, command: Send) -> Result<Later, Refusal> {
@@ -167,6 +202,35 @@ impl Session {
             subscription.show_presence(rights.allows(Permission::Presence, subscription.channel_name()));
         }
         Ok(ServerFrame::Refreshed(Refreshed { id: command.id, expires_in: self.expires_in() }))
+    }
+}
+
+/// Puts a draft into its log's line, before the next command is read: what a session publishes keeps its order.
+async fn get_in_line(node: &Arc<Node>, id: u32, channel: ChannelName, draft: Draft) -> Done {
+    let publishing = node.publish(&channel, draft).await;
+    Done::Later(
+        async move {
+            let published = match publishing {
+                Ok(publishing) => publishing.await,
+                Err(refusal) => Err(refusal),
+            };
+            published_answer(id, channel, published)
+        }
+        .boxed(),
+    )
+}
+
+/// The answer, if one is wanted: to a publish without an id, only a refusal is.
+fn published_answer(
+    id: u32,
+    channel: ChannelName,
+    published: Result<(Cursor, bool), Refusal>,
+) -> Option<ServerFrame> {
+    match published {
+        Ok((cursor, duplicate)) => {
+            (id != 0).then_some(ServerFrame::Published(Published { id, cursor, duplicate }))
+        }
+        Err(refusal) => Some(ServerFrame::Error(refusal.into_frame(Some(id), Some(channel)))),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{debug, warn};
 use xpush_protocol::{ChannelName, Cursor, Gap, Lag, ServerFrame, SessionId, UserId};
-use xpush_transports::{Lane, Outgoing, Peer, Writer};
+use xpush_transports::{Farewell, Lane, Outgoing, Peer, Writer};
 
 use super::{Outbox, Session, now, outbox::Behind, subscription::missed};
 use crate::{
@@ -17,46 +17,39 @@ use crate::{
 /// A page of the log for one that is behind: what may wait in memory for a client that does not read.
 const CATCH_UP_PAGE: Query = Query { from: From::After(0), limit: 256, bytes: 32 * 1024 };
 
-/// Frames that a connection without work keeps room for: the next one needs no allocation.
-const IDLE_BATCH: usize = 4;
-
-/// Writes until the wire breaks, or until the outbox is closed and all was said.
-pub(super) async fn write_all(
-    node: &Node,
-    outbox: &Arc<Outbox>,
-    checkpoints: Option<Checkpoints>,
-    mut writer: impl Writer,
-) {
+/// Writes until the wire breaks, or until the outbox is closed and all was said: but the goodbye, which it gives.
+pub(super) fn write_all<'a>(
+    node: &'a Node,
+    outbox: &'a Arc<Outbox>,
+    checkpoints: Option<Box<Checkpoints>>,
+    writer: &'a mut impl Writer,
+) -> impl Future<Output = Option<Farewell>> + Send + 'a {
     let mut batch = Vec::new();
-    loop {
-        let mut taken = outbox.take(&mut batch, checkpoints.is_some());
-        if let Some(behind) = taken.behind {
-            // Boxed, as the goodbye is: most of an idle connection's life its state would be room for nothing.
-            let read = Box::pin(catch_up(node, outbox, behind, &mut batch)).await;
-            // The state speaks of what is in the batch: of this channel, that is more than was queued.
-            for position in taken.positions.iter_mut().filter(|(name, _)| *name == read.0) {
-                position.1 = Some(read.1);
+    async move {
+        loop {
+            let mut taken = outbox.take(&mut batch, checkpoints.is_some()).await;
+            if let Some(behind) = taken.behind {
+                // Boxed: most of an idle connection's life its state would be room for nothing.
+                let read = Box::pin(catch_up(node, outbox, behind, &mut batch)).await;
+                // The state speaks of what is in the batch: of this channel, that is more than was queued.
+                for position in taken.positions.iter_mut().filter(|(name, _)| *name == read.0) {
+                    position.1 = Some(read.1);
+                }
             }
-        }
-        node.metrics.delivered(taken.delivered);
-        if batch.is_empty() {
-            if let Some(farewell) = outbox.farewell() {
-                Box::pin(writer.close(farewell)).await;
-                return;
+            node.metrics.delivered(taken.delivered);
+            if taken.farewell.is_some() {
+                return taken.farewell;
             }
-            // Nobody keeps a busy hour's memory through a quiet night.
-            if batch.capacity() > IDLE_BATCH {
-                batch = Vec::new();
+            if batch.is_empty() {
+                continue;
             }
-            outbox.ready().await;
-            continue;
-        }
-        if let Some(checkpoints) = &checkpoints {
-            batch.push(checkpoints.at(node, taken.positions));
-        }
-        if let Err(closed) = writer.write(&mut batch).await {
-            debug!(%closed, "the wire broke while it was written to");
-            return;
+            if let Some(checkpoints) = &checkpoints {
+                batch.push(checkpoints.at(node, taken.positions));
+            }
+            if let Err(closed) = writer.write(&mut batch).await {
+                debug!(%closed, "the wire broke while it was written to");
+                return None;
+            }
         }
     }
 }
@@ -85,6 +78,7 @@ async fn catch_up(
         let lag = Lag { channel: name.clone(), behind: extent.top.saturating_sub(cursor.offset) };
         push(outbox, batch, Lane::Control, &ServerFrame::Lag(lag));
     }
+    let before = batch.len();
     let same_epoch = cursor.epoch == extent.epoch;
     let mut publications = page.publications;
     if let Some(gap) = gap(name, cursor, extent) {
@@ -96,6 +90,7 @@ async fn catch_up(
             publications.clear();
         }
     }
+    let nothing = publications.is_empty() && batch.len() == before;
     let told = channel.told_epoch(extent.epoch);
     for publication in &publications {
         cursor.offset = publication.offset;
@@ -107,7 +102,7 @@ async fn catch_up(
             push(outbox, batch, Lane::Control, &ServerFrame::Lag(Lag { channel: name.clone(), behind: 0 }));
         }
     } else {
-        outbox.still_behind(key);
+        outbox.still_behind(key, nothing);
     }
     (name.clone(), cursor)
 }

@@ -13,7 +13,6 @@ use super::{Entering, Outbox, Refusal, Session, now};
 use crate::{
     auth::{Permission, SessionState},
     node::Node,
-    publication::Publisher,
 };
 
 /// A connection that is not let in.
@@ -121,8 +120,7 @@ async fn identify(
         connection,
         generation,
         detached: connect.detached,
-        // A client without a user is known by its session.
-        publisher: rights.user().map_or_else(|| Publisher::session(&id), Publisher::user),
+        publisher: None,
         rights,
         token: Arc::new(Mutex::new(token)),
         outbox,

@@ -18,19 +18,22 @@ mod subscription;
 
 use std::{
     collections::HashMap,
+    future::pending,
+    pin::{Pin, pin},
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    task::{JoinSet, consume_budget},
+    time::{Instant, Sleep, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info_span};
 use xpush_protocol::{
-    ChannelName, CloseCode, Codec, ErrorCode, Expired, ServerFrame, SessionId, UnsubscribeReason, UserId,
+    ChannelName, CloseCode, Codec, DecodeError, ErrorCode, Expired, ServerFrame, SessionId,
+    UnsubscribeReason, UserId,
 };
 use xpush_transports::{CLOSE_DEADLINE, Closed, Connection, Farewell, Peer, Reader, Transport, Writer};
 
@@ -42,8 +45,9 @@ pub use refusal::Refusal;
 pub use registry::{Departed, Entering, LINGER, Sessions};
 pub(crate) use subscription::{is_ahead, missed};
 
-use crate::{auth::Rights, node::Node, publication::Publisher};
+use crate::{auth::Rights, node::Node, publication::Publisher, rate::Allowance};
 use apart::Apart;
+use command::{Doing, Done};
 use registry::Remains;
 use subscription::Subscription;
 
@@ -52,6 +56,9 @@ const BAD_FRAMES_LIMIT: u32 = 16;
 
 /// A client that takes no answer for so long, while it asks for more than may wait, is not coming back to them.
 const SLOW_CONSUMER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often a wait for the end of rights looks at the clock: it may be set, and a machine may sleep.
+const CLOCK_LOOK: Duration = Duration::from_secs(60);
 
 /// Serves every connection of a transport until it is shut down, and awaits the last of them.
 pub async fn serve_all<T: Transport>(node: Arc<Node>, mut transport: T, cancel: CancellationToken) {
@@ -80,65 +87,167 @@ fn tell_panic(ended: Result<(), tokio::task::JoinError>) {
 }
 
 /// Serves one connection until it ends.
-pub async fn serve<C: Connection>(node: Arc<Node>, connection: C, cancel: CancellationToken) {
-    let (peer, reader, writer) = connection.split();
+///
+/// An idle connection's futures are most of what it takes. So each stage borrows what this one holds; what comes before
+/// and after the long middle is boxed, as it would be a part of it for all that time; and those that last are blocks:
+/// an `async fn` has room for its arguments twice.
+pub fn serve<C: Connection>(
+    node: Arc<Node>,
+    connection: C,
+    cancel: CancellationToken,
+) -> impl Future<Output = ()> + Send {
+    let (peer, mut reader, mut writer) = connection.split();
+    let peer = Box::new(peer);
     let span = info_span!("session", wire = %peer.kind, address = %peer.address);
-    let _counted = node.metrics.connected(peer.kind);
-    Box::pin(run(node, peer, reader, writer, cancel)).instrument(span).await;
+    async move {
+        let _counted = node.metrics.connected(peer.kind);
+        let entered = Box::pin(enter(&node, &peer, &mut reader, &mut writer, &cancel)).await;
+        let (ended, goodbye) = match entered {
+            Ok((session, resume)) => {
+                let checkpoints = delivery::Checkpoints::new(&session, &peer).map(Box::new);
+                drop(peer);
+                let run = run(session, resume, checkpoints, &mut reader, &mut writer, &cancel);
+                let (ended, goodbye) = Box::pin(run).await;
+                (Some(ended), goodbye)
+            }
+            Err(farewell) => (None, Some(Goodbye { farewell, until: Instant::now() + CLOSE_DEADLINE })),
+        };
+        if let Some(Goodbye { farewell, until }) = goodbye {
+            let _ = Box::pin(timeout_at(until, writer.close(farewell))).await;
+        }
+        if let Some(Ended { session, may_return }) = ended {
+            Box::pin(session.leave(may_return)).await;
+        }
+    }
+    .instrument(span)
 }
 
-async fn run<R: Reader, W: Writer>(
-    node: Arc<Node>,
-    peer: Peer,
-    mut reader: R,
-    mut writer: W,
-    cancel: CancellationToken,
-) {
-    // What comes before and after a session's long middle is boxed: it would be a part of it for all that time.
+/// Lets the client in, or tells it why not.
+async fn enter(
+    node: &Arc<Node>,
+    peer: &Peer,
+    reader: &mut impl Reader,
+    writer: &mut impl Writer,
+    cancel: &CancellationToken,
+) -> Result<(Box<Session>, entry::Resume), Farewell> {
     let entered = tokio::select! {
-        entered = Box::pin(entry::enter(&node, &peer, &mut reader)) => entered,
+        entered = entry::enter(node, peer, reader) => entered,
         () = cancel.cancelled() => Err(entry::Turned::away(Farewell::new(CloseCode::Draining, "the node is stopping"))),
     };
-    let (mut session, resume) = match entered {
-        Ok(session) => session,
+    match entered {
+        Ok((session, resume)) => Ok((Box::new(session), resume)),
         Err(turned) => {
             debug!(reason = %turned.farewell.reason, "turned away");
             // A wire that does not take even this is cut.
-            let _ = timeout(CLOSE_DEADLINE, Box::pin(turned.tell(&mut writer))).await;
-            Box::pin(writer.close(turned.farewell)).await;
-            return;
+            let _ = timeout(CLOSE_DEADLINE, turned.tell(writer)).await;
+            Err(turned.farewell)
         }
-    };
-    let outbox = Arc::clone(&session.outbox);
-    let sealer = delivery::Checkpoints::new(&session, &peer);
-
-    let mut in_flight = InFlight::new();
-    let mut writing = Apart::new(delivery::write_all(&node, &outbox, sealer, writer));
-    let (ended, written) = {
-        let reading = Apart::new(session.read_all(resume, &mut reader, &mut in_flight, &cancel));
-        tokio::select! {
-            ended = reading => (Some(ended), false),
-            () = &mut writing => (outbox.farewell(), true),
-        }
-    };
-    // What is under way is awaited: the client may still be there to hear the answers.
-    while let Some(answer) = in_flight.next().await {
-        answer.iter().for_each(|answer| outbox.push_answer(answer));
     }
-    session.broke |= ended.is_none();
-    let farewell = ended.unwrap_or_else(|| Closed::Lost("the wire can't be written to".into()).farewell());
-    debug!(code = %farewell.code, reason = %farewell.reason, "ended");
-    let may_return = farewell.code != CloseCode::Normal || session.broke;
-    outbox.close(farewell);
-    if !written {
-        // The writer says goodbye and lets the wire go; one that is stuck on a client that reads nothing is cut.
-        let _ = timeout(CLOSE_DEADLINE, writing).await;
-    }
-    Box::pin(session.leave(may_return)).await;
 }
 
-/// Commands whose answers are under way, bounded by `Limits::in_flight`.
-type InFlight = FuturesUnordered<command::Later>;
+/// A session whose connection is over.
+struct Ended {
+    session: Box<Session>,
+    may_return: bool,
+}
+
+/// What is left to say, and until when the wire may take it.
+struct Goodbye {
+    farewell: Farewell,
+    until: Instant,
+}
+
+/// Serves a session by this connection. Gives the goodbye that is left to say, unless the wire takes none.
+fn run<'a>(
+    mut session: Box<Session>,
+    resume: entry::Resume,
+    checkpoints: Option<Box<delivery::Checkpoints>>,
+    reader: &'a mut impl Reader,
+    writer: &'a mut impl Writer,
+    cancel: &'a CancellationToken,
+) -> impl Future<Output = (Ended, Option<Goodbye>)> + Send + 'a {
+    let (node, outbox) = (Arc::clone(&session.node), Arc::clone(&session.outbox));
+    async move {
+        let mut in_flight = InFlight::default();
+        let mut writing = Apart::new(delivery::write_all(&node, &outbox, checkpoints, writer));
+        let (ended, written) = {
+            let reading = Apart::new(session.read_all(resume, reader, &mut in_flight, cancel));
+            tokio::select! {
+                // Where both are over, the answers under way are still written.
+                biased;
+                ended = reading => (Some(ended), None),
+                written = &mut writing => (outbox.farewell(), Some(written)),
+            }
+        };
+        // What is under way is awaited: the client may still be there to hear the answers.
+        while let Some(answer) = in_flight.next().await {
+            answer.iter().for_each(|answer| outbox.push_answer(answer));
+        }
+        session.broke |= ended.is_none();
+        let farewell =
+            ended.unwrap_or_else(|| Closed::Lost("the wire can't be written to".into()).farewell());
+        debug!(code = %farewell.code, reason = %farewell.reason, "ended");
+        let may_return = farewell.code != CloseCode::Normal || session.broke;
+        outbox.close(farewell);
+        let until = Instant::now() + CLOSE_DEADLINE;
+        let farewell = match written {
+            Some(written) => written,
+            // What waits is still written; a writer that is stuck on a client that reads nothing is cut.
+            None => Box::pin(timeout_at(until, writing)).await.unwrap_or(None),
+        };
+        (Ended { session, may_return }, farewell.map(|farewell| Goodbye { farewell, until }))
+    }
+}
+
+/// The end of the rights, waited for.
+#[derive(Default)]
+struct Expiry {
+    at: Option<SystemTime>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Expiry {
+    /// The rights end then, or never.
+    fn follow(&mut self, at: Option<SystemTime>) {
+        if self.at != at {
+            *self = Self { at, sleep: None };
+        }
+    }
+
+    /// Cancel safe.
+    async fn over(&mut self) {
+        while let Some(at) = self.at {
+            let left = || at.duration_since(SystemTime::now()).unwrap_or_default();
+            let look = || Box::pin(sleep(left().min(CLOCK_LOOK)));
+            self.sleep.get_or_insert_with(look).await;
+            self.sleep = None;
+            if left().is_zero() {
+                return;
+            }
+        }
+        pending::<()>().await;
+    }
+}
+
+/// Commands whose answers are under way, bounded by `Limits::in_flight`. Made with the first of them: most sessions never
+/// have one.
+#[derive(Default)]
+struct InFlight(Option<FuturesUnordered<command::Later>>);
+
+impl InFlight {
+    fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, FuturesUnordered::len)
+    }
+
+    fn push(&mut self, later: command::Later) {
+        self.0.get_or_insert_default().push(later);
+    }
+
+    /// `None`: there is none.
+    async fn next(&mut self) -> Option<Option<ServerFrame>> {
+        self.0.as_mut()?.next().await
+    }
+}
 
 /// One client's identity and subscriptions, while a connection serves it.
 struct Session {
@@ -155,8 +264,8 @@ struct Session {
     token: Arc<Mutex<Option<String>>>,
     outbox: Arc<Outbox>,
     subscriptions: HashMap<ChannelName, Subscription>,
-    /// In whose name its message ids are unique, and its publishes counted.
-    publisher: Publisher,
+    /// In whose name its message ids are unique, and how much it may publish. Once it publishes.
+    publisher: Option<(Publisher, Arc<Allowance>)>,
     bad_frames: u32,
     expired: bool,
     /// The wire broke, other than by a goodbye.
@@ -178,88 +287,100 @@ impl Session {
     }
 
     /// Takes commands until the connection ends, and gives the reason.
-    async fn read_all(
-        &mut self,
+    fn read_all<'a>(
+        &'a mut self,
         resume: entry::Resume,
-        reader: &mut impl Reader,
-        in_flight: &mut InFlight,
-        cancel: &CancellationToken,
-    ) -> Farewell {
+        reader: &'a mut impl Reader,
+        in_flight: &'a mut InFlight,
+        cancel: &'a CancellationToken,
+    ) -> impl Future<Output = Farewell> + Send + 'a {
         let outbox = Arc::clone(&self.outbox);
         let limit = self.node.limits.in_flight;
-        tokio::select! {
-            // Boxed, and gone with its state before the connection is idle.
-            () = Box::pin(self.resume(resume)) => {}
-            () = outbox.closing() => {}
-            () = cancel.cancelled() => {}
-        }
-        loop {
-            if let Some(farewell) = outbox.farewell() {
-                return farewell;
-            }
-            let expiry = self.expiry();
-            let next = async {
-                match timeout(SLOW_CONSUMER_DEADLINE, outbox.room()).await {
-                    Ok(()) => Some(reader.read().await),
-                    Err(_) => None,
-                }
-            };
+        async move {
+            // Waited for once, not anew after each frame: to begin and to end a wait is work, in lists that all sessions
+            // share.
+            let mut cancelled = pin!(cancel.cancelled());
+            let mut expiry = Expiry::default();
             tokio::select! {
-                Some(answer) = in_flight.next() => answer.iter().for_each(|answer| outbox.push_answer(answer)),
-                frame = next, if in_flight.len() < limit => match frame {
-                    Some(Ok(frame)) => {
-                        if let Some(farewell) = self.take(&frame, in_flight).await {
-                            return farewell;
+                // Boxed, and gone with its state before the connection is idle.
+                () = Box::pin(self.resume(resume)) => {}
+                () = outbox.closing() => {}
+                () = &mut cancelled => {}
+            }
+            loop {
+                expiry.follow(if self.expired { None } else { self.rights.expires() });
+                let next = async {
+                    if !outbox.has_room() {
+                        // Boxed: most clients never come here.
+                        Box::pin(timeout(SLOW_CONSUMER_DEADLINE, outbox.room())).await.ok()?;
+                    }
+                    Some(reader.read().await)
+                };
+                tokio::select! {
+                    biased;
+                    () = &mut cancelled => return Farewell::new(CloseCode::Draining, "the node is stopping"),
+                    () = outbox.attention() => match outbox.farewell() {
+                        Some(farewell) => return farewell,
+                        None => Box::pin(self.end_failed()).await,
+                    },
+                    Some(answer) = in_flight.next(), if in_flight.len() > 0 => {
+                        answer.iter().for_each(|answer| outbox.push_answer(answer));
+                    }
+                    () = expiry.over() => Box::pin(self.expire()).await,
+                    frame = next, if in_flight.len() < limit => match frame {
+                        Some(Ok(frame)) => {
+                            if let Some(farewell) = self.take(&frame, in_flight).await {
+                                return farewell;
+                            }
+                            // Frames may be there without end, and nothing that is done with one need ever wait.
+                            consume_budget().await;
                         }
-                    }
-                    None => {
-                        let reason = "asked for more answers than it took";
-                        return Farewell::new(CloseCode::SlowConsumer, reason);
-                    }
-                    Some(Err(closed)) => {
-                        self.broke = !matches!(closed, Closed::ByPeer { code: CloseCode::Normal, .. });
-                        return closed.farewell();
-                    }
-                },
-                () = sleep_until(expiry.unwrap_or_else(Instant::now)), if expiry.is_some() => {
-                    Box::pin(self.expire()).await;
+                        None => {
+                            let reason = "asked for more answers than it took";
+                            return Farewell::new(CloseCode::SlowConsumer, reason);
+                        }
+                        Some(Err(closed)) => {
+                            self.broke = !matches!(closed, Closed::ByPeer { code: CloseCode::Normal, .. });
+                            return closed.farewell();
+                        }
+                    },
                 }
-                () = outbox.attention() => Box::pin(self.end_failed()).await,
-                () = cancel.cancelled() => return Farewell::new(CloseCode::Draining, "the node is stopping"),
             }
         }
     }
 
     /// One frame of the client's.
     async fn take(&mut self, frame: &[u8], in_flight: &mut InFlight) -> Option<Farewell> {
-        match self.codec().decode_command(frame) {
-            Ok(command) => {
-                if let Some(mut later) = self.command(command).await {
-                    // Most answers are there at once; only what waits for a disk is kept waiting for.
-                    match (&mut later).now_or_never() {
-                        Some(answer) => answer.iter().for_each(|answer| self.outbox.push_answer(answer)),
-                        None => in_flight.push(later),
-                    }
+        let command = match self.codec().decode_command(frame) {
+            Ok(command) => command,
+            Err(error) => return self.take_bad(error),
+        };
+        let done = match self.command(command) {
+            Doing::First(first) => first.await,
+            Doing::So(done) => done,
+        };
+        let answer = match done {
+            Done::Now(answer) => answer,
+            // Most answers are there at once; only what waits for a disk is kept waiting for.
+            Done::Later(mut later) => match (&mut later).now_or_never() {
+                Some(answer) => answer,
+                None => {
+                    in_flight.push(later);
+                    None
                 }
-                None
-            }
-            Err(error) => {
-                self.bad_frames += 1;
-                let refusal = Refusal::new(error.code, error.message);
-                self.outbox.push_answer(&ServerFrame::Error(refusal.into_frame(error.id, None)));
-                (self.bad_frames >= BAD_FRAMES_LIMIT).then(|| {
-                    Farewell::new(
-                        CloseCode::ProtocolError,
-                        format!("{BAD_FRAMES_LIMIT} frames could not be read"),
-                    )
-                })
-            }
-        }
+            },
+        };
+        answer.iter().for_each(|answer| self.outbox.push_answer(answer));
+        None
     }
 
-    /// When the rights end.
-    fn expiry(&self) -> Option<Instant> {
-        if self.expired { None } else { self.rights_left().map(|left| Instant::now() + left) }
+    fn take_bad(&mut self, error: DecodeError) -> Option<Farewell> {
+        self.bad_frames += 1;
+        let refusal = Refusal::new(error.code, error.message);
+        self.outbox.push_answer(&ServerFrame::Error(refusal.into_frame(error.id, None)));
+        (self.bad_frames >= BAD_FRAMES_LIMIT).then(|| {
+            Farewell::new(CloseCode::ProtocolError, format!("{BAD_FRAMES_LIMIT} frames could not be read"))
+        })
     }
 
     /// The rights ended: so do the subscriptions, while the connection stays for a `refresh`.

@@ -4,11 +4,13 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    future::poll_fn,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use slab::Slab;
 use xpush_protocol::{ChannelName, Codec, Cursor, ServerFrame};
 use xpush_transports::{Farewell, Lane, Outgoing};
 
@@ -17,8 +19,9 @@ use crate::channel::{Channel, Encoded};
 /// Live publications that may wait. Full means that the client reads too slowly: its subscription lags on the log
 /// from here.
 const LIVE_CAPACITY: usize = 1024;
-/// Bytes of them. With what the wire itself buffers, a client that stops reading costs less than 256 KiB.
-const LIVE_BYTES: usize = 64 * 1024;
+/// Bytes of them. With as many in a write that does not end, a page of the log and what the wire itself buffers, a
+/// client that stops reading costs less than 256 KiB.
+const LIVE_BYTES: usize = 80 * 1024;
 /// Answers that may wait; beyond it the session reads no further commands.
 const ANSWERS_CAPACITY: usize = 64;
 /// Joins, leaves and other news that nobody asked for; beyond it they are dropped, and presence can be asked for.
@@ -26,40 +29,60 @@ const EVENTS_CAPACITY: usize = 256;
 /// Private messages; beyond it the sender is told that this session did not get it.
 const MESSAGES_CAPACITY: usize = 64;
 
+/// Publications that a connection without work keeps room for: the next one needs no allocation.
+const IDLE_ROOM: usize = 4;
+
 /// A subscription's place in its session's outbox. Never used twice: what is still under way for an ended subscription
 /// must not touch the next one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DeliveryKey(u64);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveryKey {
+    place: usize,
+    /// A place is used again, a number is not.
+    number: u64,
+}
 
 /// What waits to be written to one connection.
+///
+/// One side writes what is here, one side reads commands and looks after the rest; each waits at one place only, so
+/// each has one waker, under the lock that is taken anyway.
 pub struct Outbox {
     codec: Codec,
     queue: Mutex<Queue>,
-    /// Something waits.
-    ready: Notify,
-    /// The answers that waited were taken.
-    room: Notify,
-    /// `farewell` was set.
-    closing: Notify,
 }
 
 #[derive(Default)]
 struct Queue {
+    /// Something came since the writing side looked.
+    rung: bool,
+    /// Of the writing side, while it waits.
+    writer: Option<Waker>,
+    /// Of the reading side, while it waits for room for answers, or for something to look after.
+    reader: Option<Waker>,
     answers: VecDeque<Outgoing>,
     events: VecDeque<Bytes>,
     messages: VecDeque<Arc<Encoded>>,
     live: VecDeque<Outgoing>,
     live_bytes: usize,
-    deliveries: BTreeMap<DeliveryKey, Delivery>,
-    next_key: u64,
+    deliveries: Slab<Place>,
+    numbers: u64,
     /// Subscriptions that the client brought with it, or asked for, and that have not begun: its state must not lose them.
     resuming: BTreeMap<ChannelName, Option<Cursor>>,
+    /// To be read from the log, in turn.
     behind: VecDeque<DeliveryKey>,
+    /// Behind too, but the log had no more the last time: they are read again once something came.
+    waiting: VecDeque<DeliveryKey>,
     /// Channels whose log could not be read: the session ends them.
     failed: Vec<ChannelName>,
     farewell: Option<Farewell>,
     /// Publications ever queued, for the metrics.
     delivered: u64,
+}
+
+/// Of a subscription, from its beginning to its end.
+struct Place {
+    number: u64,
+    /// `None`: the log is still asked where it begins.
+    delivery: Option<Delivery>,
 }
 
 /// How far one subscription got.
@@ -80,6 +103,8 @@ pub(super) struct Taken {
     pub(super) positions: Vec<(ChannelName, Option<Cursor>)>,
     /// Publications queued since the last time, for the metrics.
     pub(super) delivered: u64,
+    /// All was said: nothing else was taken.
+    pub(super) farewell: Option<Farewell>,
 }
 
 /// A subscription that has to be read from the log.
@@ -94,13 +119,7 @@ pub(super) struct Behind {
 impl Outbox {
     #[must_use]
     pub fn new(codec: Codec) -> Self {
-        Self {
-            codec,
-            queue: Mutex::default(),
-            ready: Notify::new(),
-            room: Notify::new(),
-            closing: Notify::new(),
-        }
+        Self { codec, queue: Mutex::default() }
     }
 
     #[must_use]
@@ -111,8 +130,9 @@ impl Outbox {
     /// Queues the answer to a command. The caller asked for room first.
     pub(super) fn push_answer(&self, frame: &ServerFrame) {
         let answer = self.answer(frame);
-        self.queue().answers.push_back(answer);
-        self.ready.notify_one();
+        let mut queue = self.queue();
+        queue.answers.push_back(answer);
+        ring(queue);
     }
 
     fn answer(&self, frame: &ServerFrame) -> Outgoing {
@@ -127,15 +147,27 @@ impl Outbox {
         Outgoing { bytes: self.codec.encode(frame), lane }
     }
 
+    /// Whether answers may be queued.
+    pub(super) fn has_room(&self) -> bool {
+        self.queue().has_room()
+    }
+
     /// Waits until answers may be queued. Cancel safe.
     pub(super) async fn room(&self) {
-        loop {
-            let room = self.room.notified();
-            if self.queue().answers.len() < ANSWERS_CAPACITY {
-                return;
+        self.reader_waits(Queue::has_room).await;
+    }
+
+    /// Waits on the reading side. Cancel safe.
+    async fn reader_waits(&self, until: impl Fn(&Queue) -> bool) {
+        poll_fn(|cx| {
+            let mut queue = self.queue();
+            if until(&queue) {
+                return Poll::Ready(());
             }
-            room.await;
-        }
+            register(&mut queue.reader, cx);
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Queues news that nobody asked for, or drops it.
@@ -144,7 +176,7 @@ impl Outbox {
         let mut queue = self.queue();
         if queue.events.len() < EVENTS_CAPACITY {
             queue.events.push_back(bytes);
-            self.ready.notify_one();
+            ring(queue);
         }
     }
 
@@ -154,7 +186,7 @@ impl Outbox {
         let fits = queue.messages.len() < MESSAGES_CAPACITY && queue.farewell.is_none();
         if fits {
             queue.messages.push_back(Arc::clone(message));
-            self.ready.notify_one();
+            ring(queue);
         }
         fits
     }
@@ -166,13 +198,12 @@ impl Outbox {
 
     /// Queues a publication for a live subscription, or lets the subscription fall behind.
     pub(crate) fn push_live(&self, key: DeliveryKey, cursor: Cursor, frame: &Encoded, lane: Lane) {
-        let mut queue = self.queue();
-        let queue = &mut *queue;
-        let Some(delivery) = queue.deliveries.get_mut(&key) else { return };
+        let mut guard = self.queue();
+        let queue = &mut *guard;
+        let Some(delivery) = delivery(&mut queue.deliveries, key) else { return };
         if !delivery.live {
             // It may have found nothing in the log the last time that it looked.
-            self.ready.notify_one();
-            return;
+            return ring(guard);
         }
         if cursor.offset <= delivery.cursor.offset {
             return;
@@ -189,7 +220,7 @@ impl Outbox {
             queue.live.push_back(Outgoing { bytes, lane });
             queue.delivered += 1;
         }
-        self.ready.notify_one();
+        ring(guard);
     }
 
     /// Notes what the client is about to subscribe to, and behind what if it comes back: should it be at another node
@@ -200,14 +231,19 @@ impl Outbox {
 
     /// It will not be resumed: the client is told so.
     pub(super) fn give_up(&self, channel: &ChannelName) {
-        self.queue().resuming.remove(channel);
+        self.queue().forget_resuming(channel);
     }
 
-    /// A place for a subscription that is about to begin.
+    /// A place for a subscription that is about to begin; `end` has to follow.
     pub(crate) fn reserve(&self) -> DeliveryKey {
         let mut queue = self.queue();
-        queue.next_key += 1;
-        DeliveryKey(queue.next_key)
+        queue.numbers += 1;
+        let number = queue.numbers;
+        if queue.deliveries.is_empty() {
+            // Most sessions have one subscription, or a few.
+            queue.deliveries.reserve_exact(1);
+        }
+        DeliveryKey { place: queue.deliveries.insert(Place { number, delivery: None }), number }
     }
 
     /// Begins a subscription behind `cursor`, with its answer before everything that it delivers.
@@ -221,23 +257,27 @@ impl Outbox {
         let answer = self.answer(answer);
         let mut queue = self.queue();
         queue.answers.push_back(answer);
-        queue.resuming.remove(channel.name());
-        let delivery = Delivery { channel, cursor, live: false, lag_told: false, was_live: false };
-        queue.deliveries.insert(key, delivery);
-        queue.behind.push_back(key);
-        self.ready.notify_one();
+        queue.forget_resuming(channel.name());
+        if let Some(place) = place(&mut queue.deliveries, key) {
+            place.delivery =
+                Some(Delivery { channel, cursor, live: false, lag_told: false, was_live: false });
+            queue.behind.push_back(key);
+        }
+        ring(queue);
     }
 
     pub(super) fn end(&self, key: DeliveryKey) {
         let mut queue = self.queue();
-        queue.deliveries.remove(&key);
-        queue.behind.retain(|behind| *behind != key);
+        if place(&mut queue.deliveries, key).is_some() {
+            queue.deliveries.remove(key.place);
+            queue.behind.retain(|behind| *behind != key);
+            queue.waiting.retain(|waiting| *waiting != key);
+        }
     }
 
     /// Called by the channel, under its lock.
     pub(crate) fn go_live(&self, key: DeliveryKey) {
-        let mut queue = self.queue();
-        if let Some(delivery) = queue.deliveries.get_mut(&key) {
+        if let Some(delivery) = delivery(&mut self.queue().deliveries, key) {
             delivery.live = true;
             delivery.was_live = true;
         }
@@ -247,75 +287,101 @@ impl Outbox {
     /// have found nothing there the last time.
     pub(crate) fn fall_behind(&self, key: DeliveryKey) {
         let mut queue = self.queue();
-        if let Some(delivery) = queue.deliveries.get_mut(&key)
+        if let Some(delivery) = delivery(&mut queue.deliveries, key)
             && delivery.live
         {
             delivery.live = false;
             queue.behind.push_back(key);
         }
-        self.ready.notify_one();
+        ring(queue);
     }
 
-    /// Moves all that waits into `batch`, and gives the next subscription that has to be read from the log: what it
-    /// reads comes behind the batch. With `positions`, it gives where every subscription stands once the batch is
-    /// written: under the same lock, or the two could differ.
-    pub(super) fn take(&self, batch: &mut Vec<Outgoing>, positions: bool) -> Taken {
+    /// Moves all that waits into `batch`, which is empty, and gives the next subscription that has to be read from the
+    /// log: what it reads comes behind the batch. With `positions`, it gives where every subscription stands once the
+    /// batch is written: under the same lock, or the two could differ.
+    ///
+    /// Waits until there is something. Cancel safe.
+    pub(super) async fn take(&self, batch: &mut Vec<Outgoing>, positions: bool) -> Taken {
+        poll_fn(|cx| self.poll_take(cx, batch, positions)).await
+    }
+
+    fn poll_take(&self, cx: &mut Context<'_>, batch: &mut Vec<Outgoing>, positions: bool) -> Poll<Taken> {
         let mut queue = self.queue();
         let queue = &mut *queue;
+        if std::mem::take(&mut queue.rung) {
+            queue.behind.append(&mut queue.waiting);
+        }
         let control = |bytes| Outgoing { bytes, lane: Lane::Control };
         if !queue.answers.is_empty() {
             batch.extend(queue.answers.drain(..));
-            self.room.notify_one();
+            if let Some(reader) = queue.reader.take() {
+                reader.wake();
+            }
         }
         batch.extend(queue.events.drain(..).map(control));
         batch.extend(queue.messages.drain(..).map(|message| control(message.bytes(self.codec))));
         batch.extend(queue.live.drain(..));
         queue.live_bytes = 0;
-        let positions = if positions { queue.positions() } else { Vec::new() };
         // Who is told goodbye gets what waits for it, and no more: the log is there for its next connection.
         let behind = if queue.farewell.is_none() { queue.next_behind() } else { None };
-        Taken { behind, positions, delivered: std::mem::take(&mut queue.delivered) }
+        let farewell = if batch.is_empty() { queue.farewell.clone() } else { None };
+        if batch.is_empty() && behind.is_none() && farewell.is_none() {
+            // Nobody keeps a busy hour's memory through a quiet night.
+            queue.let_go();
+            // Nor room for what never came.
+            if batch.capacity() > IDLE_ROOM || queue.live.capacity() == 0 {
+                *batch = Vec::new();
+            }
+            register(&mut queue.writer, cx);
+            return Poll::Pending;
+        }
+        let positions = if positions { queue.positions() } else { Vec::new() };
+        Poll::Ready(Taken { behind, positions, delivered: std::mem::take(&mut queue.delivered), farewell })
     }
 
     /// Notes how far a subscription was read from the log.
     pub(super) fn advance(&self, key: DeliveryKey, cursor: Cursor, publications: u64) {
         let mut queue = self.queue();
         queue.delivered += publications;
-        if let Some(delivery) = queue.deliveries.get_mut(&key) {
+        if let Some(delivery) = delivery(&mut queue.deliveries, key) {
             delivery.cursor = cursor;
         }
     }
 
-    /// A subscription that was read from the log and is not at the end yet: its turn comes again.
-    pub(super) fn still_behind(&self, key: DeliveryKey) {
-        self.queue().behind.push_back(key);
+    /// A subscription that was read from the log and is not at the end yet. Its turn comes again; if the log had
+    /// `nothing`, only once something came.
+    pub(super) fn still_behind(&self, key: DeliveryKey, nothing: bool) {
+        let mut queue = self.queue();
+        let line = if nothing { &mut queue.waiting } else { &mut queue.behind };
+        line.push_back(key);
     }
 
     /// Whether the client was told that it lags, and so has to be told that it no longer does.
     pub(super) fn take_lag_told(&self, key: DeliveryKey) -> bool {
         let mut queue = self.queue();
-        let delivery = queue.deliveries.get_mut(&key);
+        let delivery = delivery(&mut queue.deliveries, key);
         delivery.is_some_and(|delivery| std::mem::take(&mut delivery.lag_told))
-    }
-
-    /// Waits until there is something to take. Cancel safe.
-    pub(super) async fn ready(&self) {
-        self.ready.notified().await;
     }
 
     /// What is queued is still written, then the connection ends. The first reason holds.
     pub(crate) fn close(&self, farewell: Farewell) {
-        self.queue().farewell.get_or_insert(farewell);
-        self.ready.notify_one();
-        self.closing.notify_one();
+        let mut queue = self.queue();
+        queue.farewell.get_or_insert(farewell);
+        if let Some(reader) = queue.reader.take() {
+            reader.wake();
+        }
+        ring(queue);
     }
 
     /// The log could not be read for this subscription.
     pub(super) fn fail(&self, key: DeliveryKey) {
         let mut queue = self.queue();
-        if let Some(delivery) = queue.deliveries.remove(&key) {
-            queue.failed.push(delivery.channel.name().clone());
-            self.closing.notify_one();
+        let Some(failed) = place(&mut queue.deliveries, key).and_then(|place| place.delivery.take()) else {
+            return;
+        };
+        queue.failed.push(failed.channel.name().clone());
+        if let Some(reader) = queue.reader.take() {
+            reader.wake();
         }
     }
 
@@ -325,20 +391,12 @@ impl Outbox {
 
     /// Waits until the session has to look: this is closed, or a subscription failed. Cancel safe.
     pub(super) async fn attention(&self) {
-        let needed = || {
-            let queue = self.queue();
-            queue.farewell.is_some() || !queue.failed.is_empty()
-        };
-        while !needed() {
-            self.closing.notified().await;
-        }
+        self.reader_waits(|queue| queue.farewell.is_some() || !queue.failed.is_empty()).await;
     }
 
     /// Waits until somebody closes this. Cancel safe.
     pub(super) async fn closing(&self) {
-        while self.farewell().is_none() {
-            self.closing.notified().await;
-        }
+        self.reader_waits(|queue| queue.farewell.is_some()).await;
     }
 
     pub(super) fn farewell(&self) -> Option<Farewell> {
@@ -350,16 +408,64 @@ impl Outbox {
     }
 }
 
+/// The writing side has something to look at.
+fn ring(mut queue: MutexGuard<'_, Queue>) {
+    queue.rung = true;
+    let writer = queue.writer.take();
+    drop(queue);
+    if let Some(writer) = writer {
+        writer.wake();
+    }
+}
+
+fn register(place: &mut Option<Waker>, cx: &Context<'_>) {
+    if !place.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        *place = Some(cx.waker().clone());
+    }
+}
+
+/// `None`: its subscription ended.
+fn place(places: &mut Slab<Place>, key: DeliveryKey) -> Option<&mut Place> {
+    places.get_mut(key.place).filter(|place| place.number == key.number)
+}
+
+/// `None`: its subscription ended, or has not begun.
+fn delivery(places: &mut Slab<Place>, key: DeliveryKey) -> Option<&mut Delivery> {
+    place(places, key).and_then(|place| place.delivery.as_mut())
+}
+
 impl Queue {
+    fn has_room(&self) -> bool {
+        self.answers.len() < ANSWERS_CAPACITY
+    }
+
+    fn forget_resuming(&mut self, channel: &ChannelName) {
+        self.resuming.remove(channel);
+        if self.resuming.is_empty() {
+            // An empty one keeps a node.
+            self.resuming = BTreeMap::new();
+        }
+    }
+
+    /// Of what is empty.
+    fn let_go(&mut self) {
+        self.answers = VecDeque::new();
+        self.events = VecDeque::new();
+        self.messages = VecDeque::new();
+        if self.live.capacity() > IDLE_ROOM {
+            self.live = VecDeque::new();
+        }
+    }
+
     fn positions(&self) -> Vec<(ChannelName, Option<Cursor>)> {
-        let begun =
-            self.deliveries.values().map(|delivery| (delivery.channel.name().clone(), Some(delivery.cursor)));
+        let begun = self.deliveries.iter().filter_map(|(_, place)| place.delivery.as_ref());
+        let begun = begun.map(|delivery| (delivery.channel.name().clone(), Some(delivery.cursor)));
         begun.chain(self.resuming.clone()).collect()
     }
 
     fn next_behind(&mut self) -> Option<Behind> {
         while let Some(key) = self.behind.pop_front() {
-            if let Some(delivery) = self.deliveries.get_mut(&key) {
+            if let Some(delivery) = delivery(&mut self.deliveries, key) {
                 let tell = delivery.was_live && !delivery.lag_told;
                 delivery.lag_told |= tell;
                 let (channel, cursor) = (Arc::clone(&delivery.channel), delivery.cursor);

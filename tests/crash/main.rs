@@ -42,6 +42,7 @@ fn draft(message: Message) -> Draft {
     Draft {
         publisher: Publisher::backend(&message.publisher.to_string()),
         message_id: message.id().parse().unwrap(),
+        retriable: true,
         event: "message".parse().unwrap(),
         payload: Payload::Json(Json::from_value(&data).unwrap()),
         user: None,

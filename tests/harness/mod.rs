@@ -274,6 +274,7 @@ pub fn draft(message_id: MessageId) -> Draft {
     Draft {
         publisher: Publisher::backend("test"),
         message_id,
+        retriable: true,
         event: EventName::default(),
         payload: Payload::Json(Json::parse(data).unwrap()),
         user: Some("ann".parse().unwrap()),

@@ -72,6 +72,26 @@ async fn a_resumed_session_receives_what_it_missed() {
     assert_eq!(reader.publication().await.0, 1001);
 }
 
+/// Nothing else happens on the node that could wake whom somebody forgot to wake.
+#[tokio::test]
+async fn a_long_absence_from_one_channel_is_made_up_for_beside_channels_that_were_silent() {
+    let node = TestNode::start();
+    let mut writer = node.client().await;
+    let first = writer.publish("room:a", 1).await.unwrap().cursor;
+    for n in 2..=1000 {
+        writer.publish("room:a", n).await.unwrap();
+    }
+    let silent = ["room:b", "room:c", "room:d"].map(channel);
+    let silent = silent.into_iter().map(|channel| Resubscribe { channel, cursor: None });
+    let mut subscriptions = vec![Resubscribe { channel: channel("room:a"), cursor: Some(first) }];
+    subscriptions.extend(silent);
+    let connect = Connect { subscriptions, ..Connect::default() };
+    let mut reader = node.client_with(Codec::Json, connect).await.unwrap();
+    for n in 2..=1000 {
+        assert_eq!(reader.publication().await.0, n);
+    }
+}
+
 #[tokio::test]
 async fn what_is_no_longer_kept_is_named_as_a_gap() {
     let node = TestNode::with(Options { recent_size: 10, ..Options::default() });
@@ -224,6 +244,7 @@ async fn a_publish_whose_caller_is_gone_reaches_the_subscribers_all_the_same() {
         let draft = xpush::publication::Draft {
             publisher: xpush::publication::Publisher::backend("test"),
             message_id: MessageId::random(),
+            retriable: true,
             event: xpush_protocol::EventName::default(),
             payload: xpush_protocol::Payload::Json(xpush_protocol::Json::parse("1").unwrap()),
             user: None,

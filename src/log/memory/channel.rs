@@ -1,7 +1,7 @@
 //! What is kept of one channel, and what that weighs.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     sync::Arc,
 };
 
@@ -32,9 +32,9 @@ pub(super) struct Channel {
     /// The newest is `top`; there is no hole.
     kept: VecDeque<Kept>,
     offsets: HashMap<Identity, u64>,
-    /// The keys of `offsets`, oldest first. The newest is that of `top`, there is no hole, and they reach as far
-    /// back as `kept` at least.
-    identities: VecDeque<Identity>,
+    /// The keys of `offsets`, oldest first, and `None` for each message that nobody can send again. The newest is that
+    /// of `top`, there is no hole, and they reach as far back as `kept` at least.
+    identities: VecDeque<Option<Identity>>,
     bytes: usize,
     pub(super) touched: Instant,
 }
@@ -62,13 +62,17 @@ impl Channel {
     /// One that is larger than `largest` is counted and known again, but not kept: the whole log would go for it.
     pub(super) fn append(&mut self, draft: Draft, keep: Keep, now: Instant, largest: usize) -> Appended {
         self.touched = now;
-        let identity = (draft.publisher.clone(), draft.message_id.clone());
-        if let Some(offset) = self.offsets.get(&identity) {
-            return Appended::Duplicate(Cursor { epoch: self.epoch, offset: *offset });
+        let identity = draft.retriable.then(|| (draft.publisher.clone(), draft.message_id.clone()));
+        if let Some(identity) = &identity {
+            match self.offsets.entry(identity.clone()) {
+                Entry::Occupied(entry) => {
+                    return Appended::Duplicate(Cursor { epoch: self.epoch, offset: *entry.get() });
+                }
+                Entry::Vacant(entry) => entry.insert(self.top + 1),
+            };
         }
         self.top += 1;
-        self.bytes += identity_bytes(&identity);
-        self.offsets.insert(identity.clone(), self.top);
+        self.bytes += identity_bytes(identity.as_ref());
         self.identities.push_back(identity);
         let publication = Arc::new(draft.into_publication(self.top));
         let bytes = publication_bytes(&publication);
@@ -157,8 +161,10 @@ impl Channel {
 
     fn forget_identity(&mut self) -> bool {
         let Some(oldest) = self.identities.pop_front() else { return false };
-        self.bytes -= identity_bytes(&oldest);
-        self.offsets.remove(&oldest);
+        self.bytes -= identity_bytes(oldest.as_ref());
+        if let Some(oldest) = oldest {
+            self.offsets.remove(&oldest);
+        }
         true
     }
 
@@ -179,6 +185,7 @@ fn publication_bytes(publication: &Publication) -> usize {
     publication.payload.len() + PUBLICATION_OVERHEAD
 }
 
-fn identity_bytes((publisher, message): &Identity) -> usize {
-    publisher.as_str().len() + message.as_str().len() + IDENTITY_OVERHEAD
+fn identity_bytes(identity: Option<&Identity>) -> usize {
+    let text = identity.map_or(0, |(publisher, message)| publisher.as_str().len() + message.as_str().len());
+    text + IDENTITY_OVERHEAD
 }

@@ -77,21 +77,23 @@ impl Memory {
         let refused = || LogError::TooManyChannels { limit: self.capacity.channels };
         let mut shard = self.shard(channel);
         self.sweep_if_due(&mut shard, now);
-        if !shard.has(channel) {
-            if !self.take_place() {
-                drop(shard);
-                self.sweep_all(now);
-                shard = self.shard(channel);
-                // Another append may have made it meanwhile; then the place isn't needed.
-                if !shard.has(channel) && !self.take_place() {
-                    return Err(refused());
+        let share = || self.capacity.bytes / self.channels.load(Ordering::Relaxed).max(1);
+        let appended = match shard.append(channel, draft, keep, now, share()) {
+            Ok(appended) => appended,
+            Err(draft) => {
+                if !self.take_place() {
+                    drop(shard);
+                    self.sweep_all(now);
+                    shard = self.shard(channel);
+                    // Another append may have made it meanwhile; then the place isn't needed.
+                    if !shard.has(channel) && !self.take_place() {
+                        return Err(refused());
+                    }
                 }
+                shard.open(channel, now);
+                shard.append(channel, draft, keep, now, share()).map_err(|_| refused())?
             }
-            shard.open(channel, now);
-        }
-        let share = self.capacity.bytes / self.channels.load(Ordering::Relaxed).max(1);
-        // It was made just now, if it wasn't there.
-        let appended = shard.append(channel, draft, keep, now, share).ok_or_else(refused)?;
+        };
         drop(shard);
         self.make_room();
         Ok(appended)
@@ -176,6 +178,14 @@ impl Log for Memory {
             Ok(future::ready(Ok(appended)).boxed())
         }
         .boxed()
+    }
+
+    fn append_at_once(
+        &self,
+        channel: &ChannelName,
+        draft: Draft,
+    ) -> Result<Result<Appended, LogError>, Draft> {
+        Ok(self.append_now(channel, draft))
     }
 
     fn read<'a>(&'a self, channel: &'a ChannelName, query: Query) -> BoxFuture<'a, Result<Page, LogError>> {

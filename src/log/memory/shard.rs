@@ -86,7 +86,7 @@ impl Shard {
     }
 
     /// Appends, and gives it a place in the line. Where that is over the budget, a channel that has more than its
-    /// share pays for itself. `None`: the channel isn't there.
+    /// share pays for itself. Gives the draft back where the channel isn't there.
     pub(super) fn append(
         &mut self,
         name: &ChannelName,
@@ -94,9 +94,12 @@ impl Shard {
         keep: Keep,
         now: Instant,
         share: usize,
-    ) -> Option<Appended> {
+    ) -> Result<Appended, Draft> {
         let largest = self.ledger.limit();
-        let appended = self.with(name, |channel| channel.append(draft, keep, now, largest))?;
+        let Some(channel) = self.channels.get_mut(name) else { return Err(draft) };
+        let before = channel.bytes();
+        let appended = channel.append(draft, keep, now, largest);
+        self.ledger.change(self.number, before, channel.bytes());
         if let Appended::New { epoch, publication } = &appended {
             let place = Place { channel: name.clone(), epoch: *epoch, offset: publication.offset };
             self.line.push_back(place);
@@ -111,7 +114,7 @@ impl Shard {
                 });
             }
         }
-        Some(appended)
+        Ok(appended)
     }
 
     /// Makes room: some of the oldest messages go. `false`: there are none.
