@@ -314,9 +314,7 @@ impl Outbox {
         let control = |bytes| Outgoing { bytes, lane: Lane::Control };
         if !queue.answers.is_empty() {
             batch.extend(queue.answers.drain(..));
-            if let Some(reader) = queue.reader.take() {
-                reader.wake();
-            }
+            queue.wake_reader();
         }
         batch.extend(queue.events.drain(..).map(control));
         batch.extend(queue.messages.drain(..).map(|message| control(message.bytes(self.codec))));
@@ -367,9 +365,7 @@ impl Outbox {
     pub(crate) fn close(&self, farewell: Farewell) {
         let mut queue = self.queue();
         queue.farewell.get_or_insert(farewell);
-        if let Some(reader) = queue.reader.take() {
-            reader.wake();
-        }
+        queue.wake_reader();
         ring(queue);
     }
 
@@ -380,9 +376,7 @@ impl Outbox {
             return;
         };
         queue.failed.push(failed.channel.name().clone());
-        if let Some(reader) = queue.reader.take() {
-            reader.wake();
-        }
+        queue.wake_reader();
     }
 
     pub(super) fn take_failed(&self) -> Vec<ChannelName> {
@@ -437,6 +431,13 @@ fn delivery(places: &mut Slab<Place>, key: DeliveryKey) -> Option<&mut Delivery>
 impl Queue {
     fn has_room(&self) -> bool {
         self.answers.len() < ANSWERS_CAPACITY
+    }
+
+    /// There is room again, or something to look after.
+    fn wake_reader(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
     }
 
     fn forget_resuming(&mut self, channel: &ChannelName) {

@@ -3,6 +3,10 @@
 //!
 //! A frame is a message: text for JSON, binary for MessagePack. Nothing is compressed: most frames are smaller than
 //! what a compressor's window would cost each of ten thousand idle connections.
+//!
+//! The protocol is tungstenite's, but for a server's own messages, which are bytes behind a short header: those pass it by
+//! (`buffered`). Its sink copies each into a buffer that a connection keeps for good, once a burst has filled it, and that
+//! can't be had back; and it wakes, checks and copies frame by frame what goes out in one write.
 
 mod buffered;
 mod connection;
