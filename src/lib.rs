@@ -13,6 +13,7 @@ pub mod broker;
 pub mod channel;
 pub mod client;
 pub mod config;
+pub mod directory;
 #[cfg(feature = "server")]
 pub mod http;
 pub mod log;

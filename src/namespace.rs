@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use xpush_protocol::{ChannelName, Namespace};
 
 use crate::log::{Keep, KeepByNamespace};
@@ -17,24 +18,66 @@ pub const DEFAULT_RECENT_SIZE: usize = 256;
 pub const DEFAULT_RECENT_TTL: Duration = Duration::from_secs(5 * 60);
 
 /// How the channels of a namespace behave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Policy {
     pub retention: Retention,
     /// Who is in a channel can be asked, and `join` and `leave` are told.
     pub presence: bool,
+    /// Who may use its channels, beside whom a token grants it to.
+    pub access: Access,
+    /// Members see how far each other has read.
+    pub receipts: bool,
     /// The log can be read page by page. Without it a client still gets what it missed.
     pub history: bool,
 }
 
+/// Who may use a channel without a grant in a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    /// Nobody: tokens say all.
+    #[default]
+    Token,
+    /// The user whose inbox it is, to read; only the server writes there.
+    Inbox,
+    /// The channel's members, each as its role says.
+    Members,
+    /// Every user of the app, but those who are banned.
+    Public,
+    /// Everybody, without a token too.
+    Anonymous,
+}
+
 /// What is kept of a channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Retention {
     /// Nothing: who is not there misses it.
+    #[default]
     None,
     /// In memory: the last `size` publications that are not older than `ttl`.
     Recent { size: usize, ttl: Duration },
     /// In the durable log.
     Durable { keep: Keep },
+}
+
+/// The namespace of inboxes. It is there whatever the configuration says.
+pub const INBOX: &str = "inbox";
+
+/// What an inbox keeps: a client that was away for longer reads its list of channels anew.
+const INBOX_KEPT: u64 = 1000;
+
+impl Policy {
+    /// What holds for inboxes.
+    #[must_use]
+    pub fn of_inboxes() -> Self {
+        Self {
+            retention: Retention::Durable { keep: Keep { count: Some(INBOX_KEPT), age: None } },
+            presence: true,
+            access: Access::Inbox,
+            receipts: false,
+            history: true,
+        }
+    }
 }
 
 impl Retention {
@@ -87,8 +130,9 @@ mod tests {
             retention: Retention::Durable { keep: Keep { count: Some(3), age: None } },
             presence: true,
             history: true,
+            ..Policy::default()
         };
-        let none = Policy { retention: Retention::None, presence: false, history: false };
+        let none = Policy::default();
         let namespaces: Namespaces =
             [("room".parse().unwrap(), durable), ("typing".parse().unwrap(), none)].into_iter().collect();
         assert_eq!(namespaces.get(&"room:a:b".parse().unwrap()), Some(&durable));

@@ -44,6 +44,7 @@ use crate::{
     auth::{ApiKey, Auth, Backend, Rights, SessionState},
     broker::{Broker, Carried, Inbox, Taken, Topic},
     channel::{Channels, PRESENCE_EVENTS_LIMIT},
+    directory::Directory,
     log::{Appended, Log, LogError},
     membership::{Membership, NodeId},
     metrics::Metrics,
@@ -89,6 +90,7 @@ pub struct Parts {
     /// Keeps `recent` channels, and counts those of `none`.
     pub recent: Arc<dyn Log>,
     pub durable: Arc<dyn Log>,
+    pub directory: Arc<Directory>,
     pub broker: Arc<dyn Broker>,
     pub membership: Arc<dyn Membership>,
     pub presence: Arc<dyn Presence>,
@@ -105,6 +107,7 @@ pub struct Node {
     pub membership: Arc<dyn Membership>,
     pub metrics: Arc<Metrics>,
     pub sessions: Arc<Sessions>,
+    pub directory: Arc<Directory>,
     inbox: Arc<Inbox>,
     auth: Auth,
     recent: Arc<dyn Log>,
@@ -128,8 +131,19 @@ pub type Publishing = BoxFuture<'static, Result<(Cursor, bool), Refusal>>;
 impl Node {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { namespaces, limits, auth, inbox, recent, durable, broker, membership, presence, metrics } =
-            parts;
+        let Parts {
+            namespaces,
+            limits,
+            auth,
+            inbox,
+            recent,
+            durable,
+            directory,
+            broker,
+            membership,
+            presence,
+            metrics,
+        } = parts;
         let rates = Rates::per_second(limits.publishes_per_second);
         Arc::new(Self {
             id: inbox.node().clone(),
@@ -144,6 +158,7 @@ impl Node {
             auth,
             recent,
             durable,
+            directory,
             broker,
             connections: AtomicU64::new(0),
             rates,

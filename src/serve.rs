@@ -22,6 +22,7 @@ use tracing_subscriber::{
 use xpush::{
     broker::Inbox,
     config::{Access, Config, LogFormat, Role},
+    directory::Directory,
     http::{self, Api, PeerAddress, server::Server},
     membership::Roles,
     metrics::Metrics,
@@ -146,6 +147,7 @@ impl Running {
             inbox,
             recent: Arc::clone(&backends.recent),
             durable: Arc::clone(&backends.durable),
+            directory: Arc::new(Directory::new(Arc::clone(&backends.directory))),
             broker: Arc::clone(&backends.broker),
             membership: Arc::clone(&backends.membership),
             presence: Arc::clone(&backends.presence),

@@ -55,6 +55,18 @@ pub enum ErrorCode {
     NotConnected,
     /// No node takes clients now.
     NoNode,
+    /// There is no such thing, or none that the caller may know of.
+    NotFound,
+    /// There is one with that name already.
+    AlreadyExists,
+    /// It changed since it was read (`If-Match`): read it again.
+    PreconditionFailed,
+    /// The user or the password is wrong; which of them is not said.
+    InvalidCredentials,
+    /// The application's own rule (a `before` webhook) refused it.
+    Refused,
+    /// Users, channels and members can't be read or changed now: a lost store.
+    DirectoryUnavailable,
     /// The log can't take or give publications now: a full disk, a lost store.
     LogUnavailable,
     /// A fault of the server; its log has more.
@@ -71,6 +83,7 @@ impl ErrorCode {
                 | Self::Busy
                 | Self::NotConnected
                 | Self::NoNode
+                | Self::DirectoryUnavailable
                 | Self::LogUnavailable
                 | Self::Internal
         )
@@ -102,6 +115,12 @@ impl ErrorCode {
             Self::Busy => "busy",
             Self::NotConnected => "not_connected",
             Self::NoNode => "no_node",
+            Self::NotFound => "not_found",
+            Self::AlreadyExists => "already_exists",
+            Self::PreconditionFailed => "precondition_failed",
+            Self::InvalidCredentials => "invalid_credentials",
+            Self::Refused => "refused",
+            Self::DirectoryUnavailable => "directory_unavailable",
             Self::LogUnavailable => "log_unavailable",
             Self::Internal => "internal",
         }
@@ -143,6 +162,10 @@ pub enum CloseCode {
     Unauthenticated,
     /// 4503: the page's origin is not allowed.
     OriginRefused,
+    /// 4504: the user, the device or the token was revoked, or signed out.
+    Revoked,
+    /// 4505: the user signed in elsewhere, and the app allows one session at a time.
+    SignedInElsewhere,
     /// One that this version does not know; the range says what to do.
     Other(u16),
 }
@@ -163,6 +186,8 @@ impl CloseCode {
             4501 => Self::FrameTooLarge,
             4502 => Self::Unauthenticated,
             4503 => Self::OriginRefused,
+            4504 => Self::Revoked,
+            4505 => Self::SignedInElsewhere,
             other => Self::Other(other),
         }
     }
@@ -182,6 +207,8 @@ impl CloseCode {
             Self::FrameTooLarge => 4501,
             Self::Unauthenticated => 4502,
             Self::OriginRefused => 4503,
+            Self::Revoked => 4504,
+            Self::SignedInElsewhere => 4505,
             Self::Other(number) => number,
         }
     }

@@ -29,7 +29,10 @@ pub use event::{
     Occupancy, Pong, PresenceList, Publication, Published, Refreshed, Sent, ServerFrame, Subscribed,
     UnsubscribeReason, Unsubscribed,
 };
-pub use name::{ChannelName, Cursor, Epoch, EventName, MessageId, NameError, Namespace, SessionId, UserId};
+pub use name::{
+    AppId, ChannelName, Cursor, DeviceId, Epoch, EventName, MessageId, NameError, Namespace, SessionId,
+    UserId,
+};
 pub use payload::{Binary, Json, Payload, PayloadError};
 pub use varint::{VarintError, get_varint, put_varint, varint_len};
 

@@ -23,8 +23,27 @@ pub struct NameError {
     pub grammar: &'static str,
 }
 
+/// Between the app and the name within it. No grammar has it, so nobody can say a name of another app.
+const SCOPE: char = '\u{1f}';
+
+/// The app that needs not be said: whose names are written without it, in stores as well.
+const DEFAULT_APP: &str = "default";
+
+/// A name as its app knows it.
+fn unscoped(text: &str) -> &str {
+    text.split_once(SCOPE).map_or(text, |(_, local)| local)
+}
+
+fn whole(text: &str) -> &str {
+    text
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $what:literal, $grammar:literal, $check:expr) => {
+        name!($(#[$doc])* $type, $what, $grammar, $check, whole);
+    };
+    // `$shown`: what of it the wire and people see.
+    ($(#[$doc:meta])* $type:ident, $what:literal, $grammar:literal, $check:expr, $shown:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $type(Arc<str>);
@@ -53,7 +72,7 @@ macro_rules! name {
 
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str($shown(&self.0))
             }
         }
 
@@ -71,7 +90,7 @@ macro_rules! name {
 
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&self.0)
+                serializer.serialize_str($shown(&self.0))
             }
         }
 
@@ -102,6 +121,47 @@ macro_rules! name {
             }
             fn inline(_: &ts_rs::Config) -> String {
                 "string".into()
+            }
+        }
+    };
+}
+
+/// Names that are an app's own: `ann` of one app is not `ann` of another.
+///
+/// Within the server such a name knows its app: `as_str`, equality and hash are of both, so no table, topic or key can
+/// take one app's for another's. On the wire and before people it is the name alone.
+macro_rules! scoped {
+    ($type:ident) => {
+        impl $type {
+            /// This name in that app.
+            #[must_use]
+            pub fn within(&self, app: &AppId) -> Self {
+                let local = self.local();
+                if app.is_default() {
+                    Self(local.into())
+                } else {
+                    Self(format!("{app}{SCOPE}{local}").into())
+                }
+            }
+
+            /// Whose it is.
+            #[must_use]
+            pub fn app(&self) -> AppId {
+                self.0.split_once(SCOPE).map_or_else(AppId::default, |(app, _)| AppId(app.into()))
+            }
+
+            /// The name as its app, its clients and people know it.
+            #[must_use]
+            pub fn local(&self) -> &str {
+                unscoped(&self.0)
+            }
+
+            /// What `as_str` gave: for what nodes and stores keep for each other. Never for a text from outside.
+            pub fn from_scoped(text: &str) -> Result<Self, NameError> {
+                match text.split_once(SCOPE) {
+                    Some((app, local)) => Ok(local.parse::<Self>()?.within(&app.parse()?)),
+                    None => text.parse(),
+                }
             }
         }
     };
@@ -154,14 +214,66 @@ name!(
     ChannelName,
     "channel",
     "namespace:rest, the namespace of a-z, 0-9, '-', '_' and beginning with a letter, the rest of A-Z, a-z, 0-9, '-', '_', '.', '~', '@', ':', 255 bytes at most",
-    check_channel
+    check_channel,
+    unscoped
 );
+scoped!(ChannelName);
 
 impl ChannelName {
     #[must_use]
     pub fn namespace(&self) -> &str {
+        let local = self.local();
         // The grammar has a colon; the whole name is a harmless answer if it ever had none.
-        self.0.split_once(':').map_or(&*self.0, |(namespace, _)| namespace)
+        local.split_once(':').map_or(local, |(namespace, _)| namespace)
+    }
+}
+
+name!(
+    /// An application: whose users, channels and messages are its own.
+    AppId,
+    "app",
+    "1 to 32 of a-z, 0-9, '-', beginning with a letter",
+    |text| {
+        length(text, 32)?;
+        only(text, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')?;
+        if text.starts_with(|c: char| c.is_ascii_lowercase()) {
+            Ok(())
+        } else {
+            Err("does not begin with a lower-case letter".into())
+        }
+    }
+);
+
+impl Default for AppId {
+    fn default() -> Self {
+        static DEFAULT: LazyLock<Arc<str>> = LazyLock::new(|| DEFAULT_APP.into());
+        Self(Arc::clone(&DEFAULT))
+    }
+}
+
+impl AppId {
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        &*self.0 == DEFAULT_APP
+    }
+}
+
+name!(
+    /// A user's device, as the client or the server named it.
+    DeviceId,
+    "device",
+    "1 to 64 of A-Z, a-z, 0-9, '-', '_', '.'",
+    |text| {
+        length(text, 64)?;
+        only(text, |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    }
+);
+
+impl DeviceId {
+    /// An id for a device that brought none.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(random_text().into())
     }
 }
 
@@ -173,8 +285,10 @@ name!(
     |text| {
         length(text, 128)?;
         only(text, |c| !c.is_control())
-    }
+    },
+    unscoped
 );
+scoped!(UserId);
 
 name!(
     /// A session: 128 random bits in base64url. Public; it is an address, not a secret.

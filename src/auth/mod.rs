@@ -20,7 +20,7 @@ pub use api_key::{ApiKey, ApiKeyError, ApiKeys, Backend};
 pub use dev_keys::{DevKeys, DevKeysError};
 pub use key::{Algorithm, Key, KeyError, MIN_SECRET, Signer};
 pub use pattern::{Pattern, PatternError};
-pub use rights::{Grant, GrantError, GrantsByPattern, MAX_GRANTS, Permission, Permissions, Rights};
+pub use rights::{Account, Grant, GrantError, GrantsByPattern, MAX_GRANTS, Permission, Permissions, Rights};
 pub use state::{MAX_STATE, SessionState, StateError, StateSealer};
 pub use ticket::{TICKET_LIFETIME, Ticket, TicketError};
 pub use token::{Audience, Claims, LEEWAY, MAX_TOKEN, TokenError, Verifier};

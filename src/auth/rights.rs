@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use xpush_protocol::{ChannelName, Target, UserId};
+use xpush_protocol::{AppId, ChannelName, DeviceId, Target, UserId};
 
 use super::pattern::{Pattern, PatternError};
 
@@ -20,10 +20,22 @@ pub const MAX_GRANTS: usize = 128;
 /// The rights of one client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rights {
+    app: AppId,
     user: Option<UserId>,
+    account: Option<Arc<Account>>,
     /// Seconds since 1970, as tokens count.
     expires: Option<u64>,
     grants: Arc<[Grant]>,
+}
+
+/// Which login of a user of the directory a token is of: what can be taken back before the token ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The login's id. `None`: the application made the token.
+    pub login: Option<String>,
+    pub device: Option<DeviceId>,
+    /// When the token was made, in seconds since 1970.
+    pub issued: Option<u64>,
 }
 
 /// What may be done in the channels of a pattern.
@@ -77,17 +89,40 @@ impl Rights {
                 Ok(Grant { pattern: Pattern::parse(pattern, user.as_ref())?, permissions: *permissions })
             })
             .collect::<Result<_, GrantError>>()?;
-        Ok(Self { user, expires, grants })
+        Ok(Self { app: AppId::default(), user, account: None, expires, grants })
+    }
+
+    /// The same in another app. The user is that app's own.
+    #[must_use]
+    pub fn within(self, app: AppId) -> Self {
+        let user = self.user.map(|user| user.within(&app));
+        Self { app, user, ..self }
+    }
+
+    #[must_use]
+    pub fn of_account(self, account: Account) -> Self {
+        Self { account: Some(Arc::new(account)), ..self }
+    }
+
+    /// Whose names these rights are about.
+    #[must_use]
+    pub fn app(&self) -> &AppId {
+        &self.app
+    }
+
+    #[must_use]
+    pub fn account(&self) -> Option<&Account> {
+        self.account.as_deref()
     }
 
     /// All permissions on all channels, for nobody in particular and without an end.
     #[must_use]
     pub fn everything() -> Self {
         let grant = Grant { pattern: Pattern::everything(), permissions: Permissions::ALL };
-        Self { user: None, expires: None, grants: [grant].into() }
+        Self { app: AppId::default(), user: None, account: None, expires: None, grants: [grant].into() }
     }
 
-    /// Whether nothing is withheld.
+    /// Whether nothing of its app is withheld.
     #[must_use]
     pub fn is_everything(&self) -> bool {
         self.user.is_none() && self.grants == Self::everything().grants
@@ -109,7 +144,7 @@ impl Rights {
     /// Whether `permission` is granted for a channel. `Permission::Send` is asked for with `may_send`.
     #[must_use]
     pub fn allows(&self, permission: Permission, channel: &ChannelName) -> bool {
-        self.grants_for(permission, channel.as_str())
+        channel.app() == self.app && self.grants_for(permission, channel.local())
     }
 
     /// Whether a private message may go there.

@@ -97,7 +97,7 @@ impl Watched {
         let policy = Policy {
             retention: Retention::Recent { size: 1, ttl: Duration::from_secs(60) },
             presence: true,
-            history: false,
+            ..Policy::default()
         };
         let outbox = Arc::new(Outbox::new(Codec::Json));
         let delivery = outbox.reserve();

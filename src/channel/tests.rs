@@ -68,7 +68,7 @@ impl Log for Losable {
 async fn publications_say_their_epoch_once_it_changed_under_the_channel() {
     let log = Arc::new(Losable::new());
     let retention = Retention::Recent { size: 10, ttl: Duration::from_secs(60) };
-    let policy = Policy { retention, presence: false, history: false };
+    let policy = Policy { retention, ..Policy::default() };
     let name: ChannelName = "live:a".parse().unwrap();
     let channel = Channel::new(name.clone(), policy, Arc::clone(&log) as Arc<dyn Log>, RingMemory::default());
     let append = || log.append_one(&name, 0);
@@ -89,7 +89,7 @@ async fn publications_say_their_epoch_once_it_changed_under_the_channel() {
 #[tokio::test]
 async fn a_page_of_a_new_epoch_says_it_before_the_channel_has_heard() {
     let log: Arc<dyn Log> = Arc::new(Losable::new());
-    let policy = Policy { retention: Retention::None, presence: false, history: false };
+    let policy = Policy { retention: Retention::None, ..Policy::default() };
     let channel = Channel::new("live:a".parse().unwrap(), policy, log, RingMemory::default());
     let begun = channel.delivered().await.unwrap().epoch;
     assert_eq!(channel.told_epoch(begun), None);
@@ -102,7 +102,7 @@ async fn a_page_of_a_new_epoch_says_it_before_the_channel_has_heard() {
 /// A durable channel with three publications handed out, whose log is lost then: what it still gives comes from here.
 async fn handed_out(keep: Keep, time: u64) -> (Channel, Cursor) {
     let log = Arc::new(Losable::new());
-    let policy = Policy { retention: Retention::Durable { keep }, presence: false, history: true };
+    let policy = Policy { retention: Retention::Durable { keep }, history: true, ..Policy::default() };
     let name: ChannelName = "room:a".parse().unwrap();
     let channel = Channel::new(name.clone(), policy, Arc::clone(&log) as Arc<dyn Log>, RingMemory::default());
     let begun = channel.delivered().await.unwrap();

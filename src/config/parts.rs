@@ -8,7 +8,7 @@ use super::{BackendKey, Config, ConfigError, NamespaceSection, Origins, Retentio
 use crate::{
     auth::{self, Algorithm, ApiKey, ApiKeys, DevKeys, Key, Signer, StateSealer, Verifier},
     log::Keep,
-    namespace::{DEFAULT_RECENT_SIZE, DEFAULT_RECENT_TTL, Namespaces, Policy, Retention},
+    namespace::{DEFAULT_RECENT_SIZE, DEFAULT_RECENT_TTL, INBOX, Namespaces, Policy, Retention},
 };
 
 /// Who is let in, and with which keys of our own making.
@@ -72,7 +72,8 @@ impl Config {
     #[must_use]
     pub fn namespaces(&self) -> Namespaces {
         let policies = self.namespaces.iter().map(|(name, section)| (name.clone(), section.policy()));
-        policies.collect()
+        let inboxes = INBOX.parse().map(|name| (name, Policy::of_inboxes()));
+        policies.chain(inboxes).collect()
     }
 
     /// What holds for every wire.
@@ -148,6 +149,8 @@ impl NamespaceSection {
             retention,
             presence: self.presence.unwrap_or(false),
             history: self.history.unwrap_or(retention != Retention::None),
+            access: self.access.unwrap_or_default(),
+            receipts: self.receipts.unwrap_or(false),
         }
     }
 }

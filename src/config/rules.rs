@@ -135,6 +135,8 @@ impl NamespaceSection {
             self.ttl.get_or_insert(Span::seconds(DEFAULT_RECENT_TTL.as_secs()));
         }
         self.presence.get_or_insert(false);
+        self.access.get_or_insert_default();
+        self.receipts.get_or_insert(false);
         self.history.get_or_insert(self.retention != Some(RetentionKind::None));
     }
 }

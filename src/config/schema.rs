@@ -6,7 +6,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use xpush_protocol::Namespace;
 
 use super::unit::{Size, Span};
-use crate::auth::{Algorithm, GrantsByPattern};
+use crate::{
+    auth::{Algorithm, GrantsByPattern},
+    namespace::Access,
+};
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -249,6 +252,12 @@ pub struct NamespaceSection {
     /// Absent: if anything is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history: Option<bool>,
+    /// Who may use its channels without a grant in a token. Absent: nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
+    /// Members see how far each other has read. Absent: no.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipts: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -283,7 +292,15 @@ impl Default for Config {
         let recent =
             NamespaceSection { retention: Some(RetentionKind::Recent), ..NamespaceSection::default() };
         let none = NamespaceSection { retention: Some(RetentionKind::None), ..NamespaceSection::default() };
-        let namespaces = [namespace("room", durable), namespace("live", recent), namespace("typing", none)];
+        let members =
+            NamespaceSection { access: Some(Access::Members), receipts: Some(true), ..durable.clone() };
+        let namespaces = [
+            namespace("chat", members.clone()),
+            namespace("dm", members),
+            namespace("room", durable),
+            namespace("live", recent),
+            namespace("typing", none),
+        ];
         Self {
             origins: Origins::SameHost,
             node: Node::default(),

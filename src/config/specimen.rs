@@ -22,6 +22,8 @@ pub(super) fn specimen() -> Table {
         keep_age: Some(Span::seconds(1)),
         presence: Some(true),
         history: Some(true),
+        access: Some(crate::namespace::Access::Token),
+        receipts: Some(false),
     };
     let config = Config {
         origins: Origins::List(vec![String::new()]),

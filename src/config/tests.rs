@@ -46,10 +46,13 @@ fn without_a_word_everything_has_a_default() {
     let namespaces = config.namespaces();
     let policy = |channel: &str| namespaces.get(&channel.parse().unwrap()).copied();
     let durable = Retention::Durable { keep: Keep::default() };
-    assert_eq!(policy("room:a"), Some(Policy { retention: durable, presence: true, history: true }));
+    assert_eq!(
+        policy("room:a"),
+        Some(Policy { retention: durable, presence: true, history: true, ..Policy::default() })
+    );
     let recent = Retention::Recent { size: 256, ttl: std::time::Duration::from_secs(300) };
-    assert_eq!(policy("live:a"), Some(Policy { retention: recent, presence: false, history: true }));
-    let none = Policy { retention: Retention::None, presence: false, history: false };
+    assert_eq!(policy("live:a"), Some(Policy { retention: recent, history: true, ..Policy::default() }));
+    let none = Policy::default();
     assert_eq!(policy("typing:a"), Some(none));
     assert_eq!(policy("chat:a"), None);
 }

@@ -153,11 +153,6 @@ pub(super) async fn presence(
     Ok(Json(PresenceList { id: 0, channel, members, sessions, users }))
 }
 
-/// `GET /v1/openapi.json`
-pub(super) async fn openapi() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json"))
-}
-
 fn parse_channel(path: Result<Path<String>, PathRejection>) -> Result<ChannelName, Refusal> {
     // It fails for percent-encoded bytes that are no text.
     let Path(text) = path.map_err(|error| Refusal::new(ErrorCode::InvalidName, error.body_text()))?;

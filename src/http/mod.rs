@@ -2,12 +2,18 @@
 //! long-polling) are mounted beside these routes by who starts the server.
 
 mod access;
+mod accounts;
 mod api;
+mod apps;
+mod contacts;
+mod conversations;
 mod health;
 mod nodes;
+mod openapi;
 mod page;
 mod problem;
 pub mod server;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -51,13 +57,18 @@ pub fn router(api: Api) -> Router {
         .route("/v1/transports", get(api::transports))
         .route("/v1/nodes", get(nodes::list))
         .route("/v1/drain", post(nodes::drain))
-        .route("/v1/openapi.json", get(api::openapi));
+        .route("/v1/openapi.json", get(openapi::answer));
     if roles.session {
         routes = routes
             .route("/v1/tickets", post(nodes::ticket))
             .route("/v1/publish", post(api::publish))
             .route("/v1/channels/{channel}/history", get(api::history))
             .route("/v1/channels/{channel}/presence", get(api::presence))
+            .merge(apps::routes())
+            .merge(accounts::routes())
+            .merge(contacts::routes())
+            .merge(conversations::routes())
+            .merge(webhooks::routes())
             .merge(page::router());
     }
     routes

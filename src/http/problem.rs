@@ -81,10 +81,16 @@ fn status(code: ErrorCode) -> StatusCode {
             StatusCode::UNAUTHORIZED
         }
         ErrorCode::PermissionDenied => StatusCode::FORBIDDEN,
-        ErrorCode::UnknownNamespace | ErrorCode::NotConnected => StatusCode::NOT_FOUND,
+        ErrorCode::InvalidCredentials => StatusCode::UNAUTHORIZED,
+        ErrorCode::Refused => StatusCode::FORBIDDEN,
+        ErrorCode::AlreadyExists => StatusCode::CONFLICT,
+        ErrorCode::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+        ErrorCode::NotFound | ErrorCode::UnknownNamespace | ErrorCode::NotConnected => StatusCode::NOT_FOUND,
         ErrorCode::CursorAhead => StatusCode::CONFLICT,
         ErrorCode::RateLimited | ErrorCode::LimitReached => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::Busy | ErrorCode::NoNode | ErrorCode::LogUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Busy | ErrorCode::NoNode | ErrorCode::DirectoryUnavailable | ErrorCode::LogUnavailable => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,
     }

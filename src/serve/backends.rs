@@ -8,6 +8,7 @@ use tracing::{info, warn};
 use xpush::{
     broker::{self, Broker, Inbox},
     config::Config,
+    directory::store::{self, Store},
     log::{self, Capacity, Embedded, Keep, KeepByNamespace, Log, LogError, Memory, MongoDb},
     membership::{self, Membership, NodeInfo, ZooKeeper, ZooKeeperSettings},
     namespace::{Namespaces, Retention},
@@ -31,6 +32,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Backends {
     pub(super) recent: Arc<dyn Log>,
     pub(super) durable: Arc<dyn Log>,
+    pub(super) directory: Arc<dyn Store>,
     pub(super) broker: Arc<dyn Broker>,
     pub(super) presence: Arc<dyn Presence>,
     pub(super) membership: Arc<dyn Membership>,
@@ -118,7 +120,8 @@ impl Backends {
             Box::pin(async move { link.close().await }),
         ];
         let document = Some(membership.config());
-        Ok(Self { recent, durable, broker, presence, membership, document, closing })
+        let directory = Arc::new(store::Memory::default());
+        Ok(Self { recent, durable, directory, broker, presence, membership, document, closing })
     }
 
     /// An embedded store, and nobody else.
@@ -128,6 +131,7 @@ impl Backends {
         Ok(Self {
             recent: Arc::new(Memory::new(kept_shortly(namespaces), capacity)),
             durable: Arc::clone(&store) as Arc<dyn Log>,
+            directory: Arc::new(store::Memory::default()),
             broker: Arc::new(broker::Alone),
             presence: Arc::new(presence::InProcess::default()),
             membership: Arc::new(membership::Alone::new(node)),

@@ -143,6 +143,7 @@ impl Cluster {
             durable: Arc::new(Desk::new(&self.durable, flaw, self.random.fork())),
             broker: Arc::new(self.hub.join(node, Arc::clone(&inbox))),
             inbox,
+            directory: harness::in_memory_directory(),
             membership: Arc::new(Roster(self.roster.clone())),
             presence: Arc::new(presence::InProcess::default()),
             metrics: Arc::new(Metrics::default()),

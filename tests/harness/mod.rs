@@ -12,10 +12,11 @@ use xpush::{
     auth::{Algorithm, ApiKeys, Auth, Claims, Key, Signer, StateSealer, Verifier},
     broker::{self, Inbox},
     client::{Client, ClientError},
+    directory::{self, Directory},
     log::{Capacity, Embedded, Keep, KeepByNamespace, Log, Memory},
     membership::{self, NodeInfo, Roles, Status},
     metrics::Metrics,
-    namespace::{Namespaces, Policy, Retention},
+    namespace::{Access, Namespaces, Policy, Retention},
     node::{Limits, Node, Parts},
     presence,
     publication::{Draft, Publisher},
@@ -84,6 +85,7 @@ impl TestNode {
             inbox: Arc::new(Inbox::new("test".parse().unwrap())),
             recent: Arc::new(Memory::new(in_memory, Capacity { channels: 10_000, bytes: 64 << 20 })),
             durable: Arc::clone(&store) as Arc<dyn Log>,
+            directory: in_memory_directory(),
             broker: Arc::new(broker::Alone),
             membership: Arc::new(membership::Alone::new(node_info("test", 1))),
             presence: Arc::new(presence::InProcess::default()),
@@ -105,7 +107,7 @@ impl TestNode {
     /// A node on this log. Its channels are those of `room`, without presence: nobody is told who comes and goes.
     pub fn on(log: Arc<dyn Log>) -> Self {
         let keep = Keep { count: None, age: None };
-        let policy = Policy { retention: Retention::Durable { keep }, presence: false, history: true };
+        let policy = Policy { retention: Retention::Durable { keep }, history: true, ..Policy::default() };
         Self::of(Parts {
             namespaces: [("room".parse().unwrap(), policy)].into_iter().collect(),
             limits: Options::default().limits,
@@ -113,6 +115,7 @@ impl TestNode {
             inbox: Arc::new(Inbox::new("test".parse().unwrap())),
             recent: Arc::clone(&log),
             durable: log,
+            directory: in_memory_directory(),
             broker: Arc::new(broker::Alone),
             membership: Arc::new(membership::Alone::new(node_info("test", 1))),
             presence: Arc::new(presence::InProcess::default()),
@@ -187,16 +190,22 @@ impl TestNode {
 /// Of each retention one: `room` lasts, `live` keeps so many, `typing` none.
 pub fn namespaces(recent_size: u64) -> Namespaces {
     let keep = Keep { count: None, age: None };
-    let policy = |retention| Policy { retention, presence: true, history: true };
+    let policy = |retention| Policy { retention, presence: true, history: true, ..Policy::default() };
     let (size, ttl) = (recent_size as usize, Duration::from_secs(60));
     [
         ("room", policy(Retention::Durable { keep })),
+        ("chat", Policy { access: Access::Members, receipts: true, ..policy(Retention::Durable { keep }) }),
+        ("inbox", Policy::of_inboxes()),
         ("live", policy(Retention::Recent { size, ttl })),
         ("typing", Policy { presence: false, history: false, ..policy(Retention::None) }),
     ]
     .into_iter()
     .map(|(name, policy)| (name.parse().unwrap(), policy))
     .collect()
+}
+
+pub fn in_memory_directory() -> Arc<Directory> {
+    Arc::new(Directory::new(Arc::new(directory::store::Memory::default())))
 }
 
 /// Who may come in: with tokens of `token`, and without, if `anonymous`.

@@ -1,0 +1,1 @@
+//! An app's API keys: several, so that one can be rotated while the other works.

@@ -1,0 +1,1 @@
+//! Apps: what one installation keeps apart, and the policy of each.

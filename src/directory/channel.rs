@@ -1,0 +1,1 @@
+//! Channels that have members: made, changed, gone.

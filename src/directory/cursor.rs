@@ -1,0 +1,1 @@
+//! How far a member has received and read.

@@ -1,0 +1,1 @@
+//! Friends and blocks: what two users are to each other.

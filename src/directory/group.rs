@@ -1,0 +1,1 @@
+//! Groups of users that one of them keeps for itself.

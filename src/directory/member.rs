@@ -1,0 +1,1 @@
+//! Members of a channel, and what their roles let them do.

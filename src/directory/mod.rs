@@ -1,0 +1,49 @@
+//! The directory: apps, users, devices, groups, channels and members, read and received cursors. What outlives every
+//! connection and is no message.
+//!
+//! `store` keeps it, as an ordered map; `record` reads and changes one typed entry of that. Each other room is one noun
+//! with its rules. A change that takes something away from somebody who may be connected is written together with a
+//! `change`, which every node follows, so that the right is gone everywhere within a second.
+//!
+//! Invariant: no vendor, no transport, no HTTP. Who may ask for something is checked by the caller of a room, unless it
+//! depends on what the room keeps (a member's role): then here, in the same commit.
+
+mod api_key;
+mod app;
+mod change;
+mod channel;
+mod cursor;
+mod device;
+mod error;
+mod friend;
+mod group;
+mod login;
+mod member;
+mod oidc;
+mod password;
+mod record;
+mod signing;
+pub mod store;
+mod user;
+
+use std::sync::Arc;
+
+pub use change::{Change, ChangeFeed};
+pub use error::DirectoryError;
+pub(crate) use record::{Record, Tagged};
+use store::Store;
+
+/// Answers of rooms.
+pub type Result<T> = std::result::Result<T, DirectoryError>;
+
+/// Apps, users and channels with their members.
+pub struct Directory {
+    pub(crate) store: Arc<dyn Store>,
+}
+
+impl Directory {
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
+    }
+}

@@ -1,0 +1,1 @@
+//! Tokens of other issuers: their keys, fetched and kept.

@@ -1,0 +1,1 @@
+//! Users: who they are, and what of it others may see.
