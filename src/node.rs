@@ -419,6 +419,13 @@ impl Node {
         self.tell_presence(join.channel.clone(), join.occupancy, ServerFrame::Join(join)).await;
     }
 
+    /// Tells all who are in a channel, here and elsewhere, something that is in no log.
+    pub(crate) async fn tell_channel(&self, channel: ChannelName, frame: ServerFrame) {
+        self.channels.tell(&channel, &frame);
+        // Lost, it is what it may be: news that was of use for a moment.
+        let _ = self.broker.publish(Carried::Event { channel, frame }).await;
+    }
+
     async fn tell_presence(&self, channel: ChannelName, occupancy: u32, frame: ServerFrame) {
         self.channels.tell_presence(&channel, occupancy, &frame);
         // Of a big channel the others are told once a second, by `tend`, unless nobody is left here to count.

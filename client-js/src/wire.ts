@@ -4,7 +4,7 @@
 /**
  * A frame from a client.
  */
-export type ClientFrame = { "connect": Connect } | { "subscribe": Subscribe } | { "unsubscribe": Unsubscribe } | { "publish": Publish } | { "send": Send } | { "history": History } | { "presence": Presence } | { "refresh": Refresh } | { "ping": Ping };
+export type ClientFrame = { "connect": Connect } | { "subscribe": Subscribe } | { "unsubscribe": Unsubscribe } | { "publish": Publish } | { "send": Send } | { "signal": Signal } | { "read": Read } | { "received": Received } | { "history": History } | { "presence": Presence } | { "refresh": Refresh } | { "ping": Ping };
 
 /**
  * The first frame of every connection. Answered by `connected`, then by one `subscribed` (or `error`) for each
@@ -97,6 +97,34 @@ export type Send = { id: number, to: Target, event?: string, data?: unknown, bin
 export type Target = { "session": string } | { "user": string };
 
 /**
+ * Something that is of use now or not at all (typing, a position), to everybody who is in the channel: it is in no log
+ * and has no offset. Answered by `done`.
+ */
+export type Signal = { 
+/**
+ * 0: no answer is wanted, unless it is an error.
+ */
+id: number, channel: string, event: string, data?: unknown, };
+
+/**
+ * The user has read the channel up to this offset, on whichever device. It never goes back. Answered by `done`.
+ */
+export type Read = { 
+/**
+ * 0: no answer is wanted, unless it is an error.
+ */
+id: number, channel: string, offset: number, };
+
+/**
+ * This device has the channel up to this offset. It never goes back. Answered by `done`.
+ */
+export type Received = { 
+/**
+ * 0: no answer is wanted, unless it is an error.
+ */
+id: number, channel: string, offset: number, };
+
+/**
  * Answered by `history`: one page of a channel's log.
  */
 export type History = { id: number, channel: string, 
@@ -132,7 +160,7 @@ export type Ping = { id: number, };
 /**
  * A frame from a server.
  */
-export type ServerFrame = { "connected": Connected } | { "subscribed": Subscribed } | { "unsubscribed": Unsubscribed } | { "published": Published } | { "sent": Sent } | { "history": HistoryPage } | { "presence": PresenceList } | { "refreshed": Refreshed } | { "pong": Pong } | { "error": Error } | { "publication": Publication } | { "message": Message } | { "join": Join } | { "leave": Leave } | { "occupancy": Occupancy } | { "gap": Gap } | { "lag": Lag } | { "draining": Draining } | { "expired": Expired } | { "close": Close };
+export type ServerFrame = { "connected": Connected } | { "subscribed": Subscribed } | { "unsubscribed": Unsubscribed } | { "published": Published } | { "sent": Sent } | { "history": HistoryPage } | { "presence": PresenceList } | { "refreshed": Refreshed } | { "pong": Pong } | { "done": Done } | { "error": Error } | { "publication": Publication } | { "message": Message } | { "signal": ChannelSignal } | { "receipt": Receipt } | { "join": Join } | { "leave": Leave } | { "occupancy": Occupancy } | { "gap": Gap } | { "lag": Lag } | { "draining": Draining } | { "expired": Expired } | { "close": Close };
 
 /**
  * The session is live.
@@ -267,6 +295,11 @@ export type Refreshed = { id: number, expires_in?: number, };
 export type Pong = { id: number, };
 
 /**
+ * The command is done.
+ */
+export type Done = { id: number, };
+
+/**
  * A command failed. The session goes on.
  */
 export type Error = { 
@@ -290,7 +323,7 @@ retry_after?: number, };
 /**
  * Why a command failed. On the wire it is its name.
  */
-export type ErrorCode = "malformed" | "unknown_command" | "invalid_field" | "invalid_name" | "too_deep" | "too_large" | "out_of_order" | "unauthenticated" | "invalid_token" | "token_expired" | "invalid_state" | "permission_denied" | "unknown_namespace" | "not_supported" | "cursor_ahead" | "already_subscribed" | "not_subscribed" | "limit_reached" | "rate_limited" | "busy" | "not_connected" | "no_node" | "log_unavailable" | "internal";
+export type ErrorCode = "malformed" | "unknown_command" | "invalid_field" | "invalid_name" | "too_deep" | "too_large" | "out_of_order" | "unauthenticated" | "invalid_token" | "token_expired" | "invalid_state" | "permission_denied" | "unknown_namespace" | "not_supported" | "cursor_ahead" | "already_subscribed" | "not_subscribed" | "limit_reached" | "rate_limited" | "busy" | "not_connected" | "no_node" | "not_found" | "already_exists" | "precondition_failed" | "invalid_credentials" | "refused" | "directory_unavailable" | "log_unavailable" | "internal";
 
 /**
  * A message, in its place in the channel.
@@ -324,6 +357,20 @@ export type Message = {
  * The sender's session: an answer goes there. Absent: a backend.
  */
 session?: string, user?: string, event: string, data?: unknown, binary?: string | Uint8Array, };
+
+/**
+ * Somebody's `signal` in the channel.
+ */
+export type ChannelSignal = { channel: string, event: string, data?: unknown, 
+/**
+ * The sender's session.
+ */
+session: string, user?: string, };
+
+/**
+ * How far a member has come: up to here it has read, or one of its devices has received. A later one never says less.
+ */
+export type Receipt = { channel: string, user: string, read?: number, received?: number, };
 
 /**
  * A session came into the channel.

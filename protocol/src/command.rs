@@ -14,6 +14,9 @@ pub enum ClientFrame {
     Unsubscribe(Unsubscribe),
     Publish(Publish),
     Send(Send),
+    Signal(Signal),
+    Read(Read),
+    Received(Received),
     History(History),
     Presence(Presence),
     Refresh(Refresh),
@@ -30,6 +33,9 @@ impl ClientFrame {
             Self::Unsubscribe(x) => x.id,
             Self::Publish(x) => x.id,
             Self::Send(x) => x.id,
+            Self::Signal(x) => x.id,
+            Self::Read(x) => x.id,
+            Self::Received(x) => x.id,
             Self::History(x) => x.id,
             Self::Presence(x) => x.id,
             Self::Refresh(x) => x.id,
@@ -150,6 +156,44 @@ pub enum Target {
     Session(SessionId),
     /// Every session of this user.
     User(UserId),
+}
+
+/// Something that is of use now or not at all (typing, a position), to everybody who is in the channel: it is in no log
+/// and has no offset. Answered by `done`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+#[serde(deny_unknown_fields)]
+pub struct Signal {
+    /// 0: no answer is wanted, unless it is an error.
+    pub id: u32,
+    pub channel: ChannelName,
+    pub event: EventName,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present")]
+    pub data: Option<Json>,
+}
+
+/// The user has read the channel up to this offset, on whichever device. It never goes back. Answered by `done`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields)]
+pub struct Read {
+    /// 0: no answer is wanted, unless it is an error.
+    pub id: u32,
+    pub channel: ChannelName,
+    #[cfg_attr(feature = "typescript", ts(type = "number"))]
+    pub offset: u64,
+}
+
+/// This device has the channel up to this offset. It never goes back. Answered by `done`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields)]
+pub struct Received {
+    /// 0: no answer is wanted, unless it is an error.
+    pub id: u32,
+    pub channel: ChannelName,
+    #[cfg_attr(feature = "typescript", ts(type = "number"))]
+    pub offset: u64,
 }
 
 /// Answered by `history`: one page of a channel's log.

@@ -23,10 +23,13 @@ pub enum ServerFrame {
     Presence(PresenceList),
     Refreshed(Refreshed),
     Pong(Pong),
+    Done(Done),
     Error(Error),
     // Events.
     Publication(Publication),
     Message(Message),
+    Signal(ChannelSignal),
+    Receipt(Receipt),
     Join(Join),
     Leave(Leave),
     Occupancy(Occupancy),
@@ -114,7 +117,7 @@ pub enum UnsubscribeReason {
     Requested,
     /// The token expired; subscribe again, with the cursor, once it is refreshed.
     TokenExpired,
-    /// The refreshed token does not grant this channel any more.
+    /// The right is gone: with the refreshed token, or because the user is no longer a member.
     Revoked,
     /// The log could not be read; subscribe again, with the cursor.
     LogUnavailable,
@@ -194,6 +197,13 @@ pub struct Pong {
     pub id: u32,
 }
 
+/// The command is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+pub struct Done {
+    pub id: u32,
+}
+
 /// A command failed. The session goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
@@ -255,6 +265,34 @@ pub struct Message {
     pub data: Option<Json>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binary: Option<Binary>,
+}
+
+/// Somebody's `signal` in the channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+pub struct ChannelSignal {
+    pub channel: ChannelName,
+    pub event: EventName,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "Json::present")]
+    pub data: Option<Json>,
+    /// The sender's session.
+    pub session: SessionId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserId>,
+}
+
+/// How far a member has come: up to here it has read, or one of its devices has received. A later one never says less.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+pub struct Receipt {
+    pub channel: ChannelName,
+    pub user: UserId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(type = "number"))]
+    pub read: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(type = "number"))]
+    pub received: Option<u64>,
 }
 
 /// A session came into the channel.

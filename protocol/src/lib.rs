@@ -18,16 +18,16 @@ mod varint;
 pub use code::{CloseCode, ErrorCode};
 pub use codec::{Codec, DecodeError, MAX_DEPTH};
 pub use command::{
-    ClientFrame, Connect, History, Ping, Presence, Publish, Refresh, Resubscribe, Send, Subscribe, Target,
-    Unsubscribe,
+    ClientFrame, Connect, History, Ping, Presence, Publish, Read, Received, Refresh, Resubscribe, Send,
+    Signal, Subscribe, Target, Unsubscribe,
 };
 pub use document::{
     Endpoint, NodeEntry, NodeList, PollAnswer, PollRequest, Ticket, TicketRequest, TransportKind, Transports,
 };
 pub use event::{
-    Close, Connected, Draining, Error, Expired, Gap, HistoryPage, Join, Lag, Leave, Limits, Member, Message,
-    Occupancy, Pong, PresenceList, Publication, Published, Refreshed, Sent, ServerFrame, Subscribed,
-    UnsubscribeReason, Unsubscribed,
+    ChannelSignal, Close, Connected, Done, Draining, Error, Expired, Gap, HistoryPage, Join, Lag, Leave,
+    Limits, Member, Message, Occupancy, Pong, PresenceList, Publication, Published, Receipt, Refreshed, Sent,
+    ServerFrame, Subscribed, UnsubscribeReason, Unsubscribed,
 };
 pub use name::{
     AppId, ChannelName, Cursor, DeviceId, Epoch, EventName, MessageId, NameError, Namespace, SessionId,

@@ -35,6 +35,11 @@ pub enum Carried {
         occupancy: u32,
         frame: ServerFrame,
     },
+    /// News of a channel for all who are there, and for nobody later: a signal, a receipt.
+    Event {
+        channel: ChannelName,
+        frame: ServerFrame,
+    },
     /// A private message. Every node that gets it tells `from` how many sessions took it (`Accepted`).
     Message {
         to: Target,
@@ -104,6 +109,7 @@ impl Carried {
         match self {
             Self::Publication { channel, .. }
             | Self::Top { channel, .. }
+            | Self::Event { channel, .. }
             | Self::Presence { channel, .. } => Topic::Channel(channel.clone()),
             Self::Message { to: Target::Session(session), .. } => Topic::Session(session.clone()),
             Self::Message { to: Target::User(user), .. } => Topic::User(user.clone()),
@@ -164,6 +170,10 @@ enum Packed<'a> {
         node: NodeId,
         request: u64,
         placed: Placed,
+    },
+    Event {
+        channel: ChannelName,
+        frame: String,
     },
 }
 
@@ -272,6 +282,9 @@ impl Carried {
             Self::Presence { channel, occupancy, frame: told } => {
                 Packed::Presence { channel: channel.clone(), occupancy: *occupancy, frame: frame(told) }
             }
+            Self::Event { channel, frame: told } => {
+                Packed::Event { channel: channel.clone(), frame: frame(told) }
+            }
             Self::Message { to, message, from, request } => Packed::Message {
                 to: to.clone(),
                 frame: frame(&ServerFrame::Message(message.clone())),
@@ -327,6 +340,9 @@ impl Carried {
             }
             Packed::Presence { channel, occupancy, frame } => {
                 Self::Presence { channel, occupancy, frame: Codec::Json.decode(frame.as_bytes()).ok()? }
+            }
+            Packed::Event { channel, frame } => {
+                Self::Event { channel, frame: Codec::Json.decode(frame.as_bytes()).ok()? }
             }
             Packed::Message { to, frame, from, request } => {
                 let ServerFrame::Message(message) = Codec::Json.decode(frame.as_bytes()).ok()? else {

@@ -132,6 +132,7 @@ impl Inbox {
             Carried::Presence { channel, occupancy, frame } => {
                 self.channels.tell_presence(&channel, occupancy, &frame);
             }
+            Carried::Event { channel, frame } => self.channels.tell(&channel, &frame),
             Carried::Message { to, message, from, request } => {
                 let sessions = self.sessions.send(&to, ServerFrame::Message(message));
                 return vec![Carried::Accepted { node: from, request, sessions }];

@@ -302,6 +302,14 @@ impl Channel {
         Ok(state.hole_since.is_some())
     }
 
+    /// Tells all subscribers something that is in no log. Who reads too slowly misses it.
+    pub(crate) fn tell(&self, frame: &ServerFrame) {
+        let encoded = Encoded::new(frame);
+        for (_, subscriber) in &self.state().subscribers {
+            subscriber.outbox.push_event(&encoded);
+        }
+    }
+
     /// Tells the subscribers who may know it that somebody came or went.
     pub(crate) fn tell_presence(&self, frame: &ServerFrame) {
         let encoded = Encoded::new(frame);

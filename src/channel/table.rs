@@ -84,6 +84,13 @@ impl Channels {
         }
     }
 
+    /// Tells all subscribers here something that is in no log.
+    pub fn tell(&self, name: &ChannelName, frame: &ServerFrame) {
+        if let Some(channel) = self.get(name) {
+            channel.tell(frame);
+        }
+    }
+
     /// Tells the subscribers here that somebody came or went; those of a big channel, how many are there.
     pub fn tell_presence(&self, name: &ChannelName, occupancy: u32, frame: &ServerFrame) {
         let Some(channel) = self.get(name) else { return };

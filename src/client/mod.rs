@@ -219,6 +219,7 @@ fn answered_id(frame: &ServerFrame) -> Option<u32> {
         ServerFrame::Presence(x) => Some(x.id),
         ServerFrame::Refreshed(x) => Some(x.id),
         ServerFrame::Pong(x) => Some(x.id),
+        ServerFrame::Done(x) => Some(x.id),
         ServerFrame::Error(x) => x.id,
         _ => None,
     }

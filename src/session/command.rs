@@ -7,9 +7,9 @@ use std::{
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use xpush_protocol::{
-    ChannelName, ClientFrame, Cursor, ErrorCode, History, Message, MessageId, Payload, PayloadError, Pong,
-    Presence, PresenceList, Publish, Published, Refresh, Refreshed, Send, Sent, ServerFrame,
-    UnsubscribeReason,
+    ChannelName, ChannelSignal, ClientFrame, Cursor, ErrorCode, History, Message, MessageId, Payload,
+    PayloadError, Pong, Presence, PresenceList, Publish, Published, Refresh, Refreshed, Send, Sent,
+    ServerFrame, Signal, UnsubscribeReason,
 };
 
 use super::{Refusal, Session};
@@ -63,6 +63,22 @@ impl Session {
                 Ok(later) => Done::Later(later),
                 Err(refusal) => refused(refusal, None),
             }),
+            ClientFrame::Signal(command) => {
+                let channel = command.channel.clone();
+                Doing::First(
+                    async move {
+                        match self.signal(command).await {
+                            Ok(()) => Done::Now(done_answer(id)),
+                            Err(refusal) => refused(refusal, Some(channel)),
+                        }
+                    }
+                    .boxed(),
+                )
+            }
+            ClientFrame::Read(_) | ClientFrame::Received(_) => {
+                let message = "this server keeps no cursors of members";
+                Doing::So(refused(Refusal::new(ErrorCode::NotSupported, message), None))
+            }
             ClientFrame::History(command) => {
                 let channel = command.channel.clone();
                 Doing::So(match self.history(command) {
@@ -110,6 +126,20 @@ impl Session {
         let Publish { id: _, channel, message_id, event, data, binary } = command;
         self.refuse_expired()?;
         self.require(Permission::Publish, &channel)?;
+        let publisher = self.admit_publish()?;
+        Ok(Draft {
+            publisher,
+            retriable: message_id.is_some(),
+            message_id: message_id.unwrap_or_else(MessageId::random),
+            event,
+            payload: payload(data, binary)?,
+            user: self.user().cloned(),
+            time: now(),
+        })
+    }
+
+    /// Counts something that many will hear against the allowance of who says it.
+    fn admit_publish(&mut self) -> Result<Publisher, Refusal> {
         let publisher = || {
             // A client without a user is known by its session.
             let publisher = self.rights.user().map_or_else(|| Publisher::session(&self.id), Publisher::user);
@@ -118,15 +148,7 @@ impl Session {
         };
         let (publisher, allowance) = self.publisher.get_or_insert_with(publisher);
         self.node.admit_publish(allowance)?;
-        Ok(Draft {
-            publisher: publisher.clone(),
-            retriable: message_id.is_some(),
-            message_id: message_id.unwrap_or_else(MessageId::random),
-            event,
-            payload: payload(data, binary)?,
-            user: self.user().cloned(),
-            time: now(),
-        })
+        Ok(publisher.clone())
     }
 
     fn send(&mut self, command: Send) -> Result<Later, Refusal> {
@@ -148,6 +170,19 @@ impl Session {
             }
         }
         .boxed())
+    }
+
+    /// News of now, to all who are in the channel.
+    async fn signal(&mut self, command: Signal) -> Result<(), Refusal> {
+        let Signal { id: _, channel, event, data } = command;
+        self.refuse_expired()?;
+        self.require(Permission::Publish, &channel)?;
+        self.admit_publish()?;
+        self.node.policy(&channel)?;
+        let (session, user) = (self.id.clone(), self.user().cloned());
+        let signal = ChannelSignal { channel: channel.clone(), event, data, session, user };
+        self.node.tell_channel(channel, ServerFrame::Signal(signal)).await;
+        Ok(())
     }
 
     fn history(&self, command: History) -> Result<Later, Refusal> {
@@ -218,6 +253,11 @@ async fn get_in_line(node: &Arc<Node>, id: u32, channel: ChannelName, draft: Dra
         }
         .boxed(),
     )
+}
+
+/// The answer to a command that gives nothing back, if one is wanted.
+fn done_answer(id: u32) -> Option<ServerFrame> {
+    (id != 0).then_some(ServerFrame::Done(xpush_protocol::Done { id }))
 }
 
 /// The answer, if one is wanted: to a publish without an id, only a refusal is.

@@ -16,6 +16,9 @@ pub(super) fn kind(frame: &ClientFrame) -> usize {
         ClientFrame::Presence(_) => 6,
         ClientFrame::Refresh(_) => 7,
         ClientFrame::Ping(_) => 8,
+        ClientFrame::Signal(_) => 9,
+        ClientFrame::Read(_) => 10,
+        ClientFrame::Received(_) => 11,
     }
 }
 
@@ -56,6 +59,17 @@ pub(super) fn frames() -> Vec<(&'static str, ClientFrame)> {
             "connect, with a ticket",
             ClientFrame::Connect(Connect { id: 1, ticket: Some("AXRpY2tldA".into()), ..Connect::default() }),
         ),
+        (
+            "signal",
+            ClientFrame::Signal(Signal {
+                id: 0,
+                channel: lobby(),
+                event: event("typing"),
+                data: data("true"),
+            }),
+        ),
+        ("read", ClientFrame::Read(Read { id: 11, channel: lobby(), offset: 42 })),
+        ("received", ClientFrame::Received(Received { id: 12, channel: lobby(), offset: 42 })),
         (
             "subscribe, from now on",
             ClientFrame::Subscribe(Subscribe { id: 2, channel: lobby(), cursor: None, last: None }),

@@ -27,6 +27,9 @@ pub(super) fn kind(frame: &ServerFrame) -> usize {
         ServerFrame::Draining(_) => 17,
         ServerFrame::Expired(_) => 18,
         ServerFrame::Close(_) => 19,
+        ServerFrame::Done(_) => 20,
+        ServerFrame::Signal(_) => 21,
+        ServerFrame::Receipt(_) => 22,
     }
 }
 
@@ -141,6 +144,26 @@ pub(super) fn frames() -> Vec<(&'static str, ServerFrame)> {
         ("refreshed", ServerFrame::Refreshed(Refreshed { id: 9, expires_in: Some(3600) })),
         ("refreshed, without an end", ServerFrame::Refreshed(Refreshed { id: 9, expires_in: None })),
         ("pong", ServerFrame::Pong(Pong { id: 10 })),
+        ("done", ServerFrame::Done(Done { id: 11 })),
+        (
+            "signal",
+            ServerFrame::Signal(ChannelSignal {
+                channel: lobby(),
+                event: event("typing"),
+                data: data("true"),
+                session: session(),
+                user: Some("ann".parse().unwrap()),
+            }),
+        ),
+        (
+            "receipt",
+            ServerFrame::Receipt(Receipt {
+                channel: lobby(),
+                user: "ann".parse().unwrap(),
+                read: Some(42),
+                received: None,
+            }),
+        ),
         ("error, of no command", ServerFrame::Error(error.clone())),
         (
             "error, worth a retry",
