@@ -6,6 +6,8 @@
 //!
 //! Invariant: nothing here but the backends' own rooms names a store. `contract` (tests) holds all of them to `Store`.
 
+#[cfg(test)]
+pub(crate) mod contract;
 mod key;
 mod memory;
 
