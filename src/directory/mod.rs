@@ -19,18 +19,30 @@ mod friend;
 mod group;
 mod login;
 mod member;
+mod notice;
 mod oidc;
 mod password;
 mod record;
+mod role;
 mod signing;
+mod standing;
 pub mod store;
 mod user;
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 pub use change::{Change, ChangeFeed};
+pub use channel::{Channel, Kind};
 pub use error::DirectoryError;
+pub use friend::{Friend, FriendState};
+pub use member::{Member, MemberState, Notify};
+pub use notice::Notice;
 pub(crate) use record::{Record, Tagged};
+pub use role::{Action, Role};
+pub use standing::{ChannelRules, Membership, Standing};
 use store::Store;
 
 /// Answers of rooms.
@@ -46,4 +58,9 @@ impl Directory {
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self { store }
     }
+}
+
+/// Milliseconds since 1970, as records have times.
+fn millis(time: SystemTime) -> u64 {
+    u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
