@@ -1,6 +1,6 @@
 import { fromBase64 } from "./base64.js";
 import { CommandError } from "./errors/command-error.js";
-import { request, type HttpAnswer } from "./http.js";
+import { problem, request, type HttpAnswer } from "./http.js";
 import type * as wire from "./wire.js";
 import { WIRE_KINDS, type WireKind } from "./wires/wire.js";
 
@@ -102,7 +102,7 @@ export class Directory {
         return this.answered(base, ticket.wires, ticket);
       }
       if (status !== 404 && status !== 405) {
-        const { error } = JSON.parse(body) as { error: wire.Error };
+        const error = problem(body);
         return () => {
           this.given = undefined;
           throw new CommandError(error);

@@ -1,3 +1,5 @@
+import type * as wire from "./wire.js";
+
 /** An answer that came whole, whatever its status. */
 export interface HttpAnswer {
   status: number;
@@ -9,6 +11,12 @@ export interface HttpRequest {
   /** Rejects when the network failed, the time was up or `cancel` was called. */
   readonly answer: Promise<HttpAnswer>;
   cancel(): void;
+}
+
+/** Reads the body of a refusal (RFC 9457). Throws where it is none, but a proxy's page. */
+export function problem(body: string): wire.Error {
+  const { detail: message, ...rest } = JSON.parse(body) as wire.Problem;
+  return { ...rest, message };
 }
 
 /**

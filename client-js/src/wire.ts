@@ -520,6 +520,31 @@ sessions: number, draining: boolean,
 url: string, wires: Transports, };
 
 /**
+ * Why an HTTP request is refused: RFC 9457's problem details, with the fields of an `error` frame beside them.
+ */
+export type Problem = { 
+/**
+ * `about:blank`: the status says what kind it is, and `code` which exactly.
+ */
+type: string, 
+/**
+ * The status in words.
+ */
+title: string, status: number, 
+/**
+ * For a person: what happened, and what to do.
+ */
+detail: string, code: ErrorCode, 
+/**
+ * The same request may succeed later.
+ */
+retry: boolean, 
+/**
+ * Milliseconds to wait first.
+ */
+retry_after?: number, channel?: string, };
+
+/**
  * `POST /v1/poll`.
  */
 export type PollRequest = { 

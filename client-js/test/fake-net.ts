@@ -139,7 +139,7 @@ export class FakeNet {
     if (fate === "silent") return new Promise((_, reject) => signal!.addEventListener("abort", () => reject(new Error("aborted"))));
     const [status, answer] =
       typeof fate === "number"
-        ? [fate, { error: { code: fate === 401 ? "token_expired" : "no_node", message: "", retry: fate >= 500 } }]
+        ? [fate, { status: fate, code: fate === 401 ? "token_expired" : "no_node", detail: "", retry: fate >= 500 }]
         : pathname === "/v1/transports"
           ? [200, this.document(host)]
           : this.assigned === undefined

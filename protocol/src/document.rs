@@ -1,8 +1,10 @@
 //! The bodies of the HTTP requests that clients of every kind make: which node to use, which wires there are, and a
-//! poll.
+//! poll; and of every HTTP request that is refused.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+use crate::{ChannelName, Error, ErrorCode};
 
 /// The wires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -106,6 +108,40 @@ pub struct NodeEntry {
     /// Where its HTTP API is.
     pub url: String,
     pub wires: Transports,
+}
+
+/// Why an HTTP request is refused: RFC 9457's problem details, with the fields of an `error` frame beside them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
+pub struct Problem {
+    /// `about:blank`: the status says what kind it is, and `code` which exactly.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The status in words.
+    pub title: String,
+    pub status: u16,
+    /// For a person: what happened, and what to do.
+    pub detail: String,
+    pub code: ErrorCode,
+    /// The same request may succeed later.
+    pub retry: bool,
+    /// Milliseconds to wait first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<ChannelName>,
+}
+
+impl Problem {
+    pub const CONTENT_TYPE: &str = "application/problem+json";
+
+    /// What the error of a command is as the answer to a request. `title` is the reason phrase of `status`.
+    #[must_use]
+    pub fn new(status: u16, title: &str, error: Error) -> Self {
+        let Error { id: _, code, message: detail, channel, retry, retry_after } = error;
+        let (kind, title) = ("about:blank".to_owned(), title.to_owned());
+        Self { kind, title, status, detail, code, retry, retry_after, channel }
+    }
 }
 
 /// `POST /v1/poll`.

@@ -22,7 +22,8 @@ pub use command::{
     Signal, Subscribe, Target, Unsubscribe,
 };
 pub use document::{
-    Endpoint, NodeEntry, NodeList, PollAnswer, PollRequest, Ticket, TicketRequest, TransportKind, Transports,
+    Endpoint, NodeEntry, NodeList, PollAnswer, PollRequest, Problem, Ticket, TicketRequest, TransportKind,
+    Transports,
 };
 pub use event::{
     ChannelSignal, Close, Connected, Done, Draining, Error, Expired, Gap, HistoryPage, Join, Lag, Leave,

@@ -78,6 +78,7 @@ pub fn declarations() -> String {
         Ticket,
         NodeList,
         NodeEntry,
+        Problem,
         PollRequest,
         PollAnswer,
     );

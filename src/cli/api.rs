@@ -58,7 +58,7 @@ impl ApiArgs {
             body.map_err(|error| anyhow::anyhow!("the answer of {base} breaks off: {error}"))?.to_bytes();
         if !status.is_success() {
             let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-            let why = problem["error"]["message"].as_str().unwrap_or("no reason given").to_owned();
+            let why = problem["detail"].as_str().unwrap_or("no reason given").to_owned();
             bail!("{base}{path} answers {status}: {why}");
         }
         Ok(body)

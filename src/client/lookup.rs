@@ -5,10 +5,9 @@ use std::{collections::VecDeque, time::Duration};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use http::{Method, StatusCode};
-use serde::Deserialize;
 use thiserror::Error;
 use tokio::time::sleep;
-use xpush_protocol::{ErrorCode, Ticket, TicketRequest};
+use xpush_protocol::{ErrorCode, Problem, Ticket, TicketRequest};
 
 use super::wire::{Base, DialError, Server};
 
@@ -43,12 +42,6 @@ pub(super) enum LookupError {
     Dial(#[from] DialError),
     #[error("{code}: {message}")]
     Refused { code: ErrorCode, message: String, retry: bool },
-}
-
-/// As every failed request is answered.
-#[derive(Deserialize)]
-struct Problem {
-    error: xpush_protocol::Error,
 }
 
 impl LookupError {
@@ -154,8 +147,8 @@ async fn ask_for_ticket(base: &str, hashes: &[String], request: &TicketRequest) 
         return Ok((Found { server: Server::new(wires, base.trust)?, ticket: None, node }, vec![]));
     }
     match base.read::<Problem>(&body) {
-        Ok(Problem { error }) => {
-            Err(LookupError::Refused { code: error.code, message: error.message, retry: error.retry })
+        Ok(Problem { code, detail: message, retry, .. }) => {
+            Err(LookupError::Refused { code, message, retry })
         }
         Err(_) => Err(base.unreachable(format!("it answers {status}")).into()),
     }

@@ -105,7 +105,10 @@ fn identify(node: &Node, parts: &Parts) -> Result<Caller, Refusal> {
 /// A request whose body does not come is given up.
 pub(super) async fn keep_deadline(request: Request, next: Next) -> Response {
     let answered = tokio::time::timeout(REQUEST_DEADLINE, next.run(request)).await;
-    answered.unwrap_or_else(|_| StatusCode::REQUEST_TIMEOUT.into_response())
+    answered.unwrap_or_else(|_| {
+        let message = "the request did not come, or was not done, in time";
+        Problem::with_status(StatusCode::REQUEST_TIMEOUT, ErrorCode::Malformed, message).into_response()
+    })
 }
 
 /// CORS: a page of an allowed origin may call and read, another may do neither.
@@ -121,9 +124,13 @@ pub(super) async fn check_origin(State(api): State<Api>, request: Request, next:
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(header::VARY, HeaderValue::from_static("origin"));
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("etag, retry-after"));
     if preflight {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
-        let allowed = HeaderValue::from_static("authorization, content-type");
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE"),
+        );
+        let allowed = HeaderValue::from_static("authorization, content-type, idempotency-key, if-match");
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     }

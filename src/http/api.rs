@@ -2,10 +2,7 @@
 
 use axum::{
     Json,
-    extract::{
-        Path, Query, Request, State,
-        rejection::{JsonRejection, PathRejection, QueryRejection},
-    },
+    extract::{Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -17,7 +14,11 @@ use xpush_protocol::{
 };
 use xpush_transports::host;
 
-use super::{Api, CHANNELS_PER_PUBLISH, Problem, access::Caller};
+use super::{
+    Api, CHANNELS_PER_PUBLISH, Problem,
+    access::Caller,
+    extract::{Body, Path, Query},
+};
 use crate::{
     auth::Permission,
     node::HistoryQuery,
@@ -69,9 +70,9 @@ struct Outcomes {
 pub(super) async fn publish(
     State(api): State<Api>,
     caller: Caller,
-    body: Result<Json<PublishBody>, JsonRejection>,
+    Body(body): Body<PublishBody>,
 ) -> Result<Response, Problem> {
-    let Json(PublishBody { channels, message_id, event, data, binary }) = body?;
+    let PublishBody { channels, message_id, event, data, binary } = body;
     if !(1..=CHANNELS_PER_PUBLISH).contains(&channels.len()) {
         let message = format!("`channels` has {}; 1 to {CHANNELS_PER_PUBLISH} are allowed", channels.len());
         return Err(Refusal::new(ErrorCode::InvalidField, message).into());
@@ -108,10 +109,8 @@ pub(super) async fn publish(
     // Where nothing went through, the status says so; where something did, each outcome speaks for itself.
     let failed = results.iter().all(|outcome| outcome.error.is_some());
     let first = results.first().and_then(|outcome| outcome.error.as_ref()).filter(|_| failed);
-    let status = first.map_or(StatusCode::OK, |error| {
-        let refusal = Refusal::new(error.code, String::new());
-        Problem::from(refusal).into_response().status()
-    });
+    let status =
+        first.map_or(StatusCode::OK, |error| Problem::from(Refusal::new(error.code, String::new())).status());
     Ok((status, Json(Outcomes { results })).into_response())
 }
 
@@ -129,11 +128,10 @@ pub(super) struct HistoryParameters {
 pub(super) async fn history(
     State(api): State<Api>,
     caller: Caller,
-    channel: Result<Path<String>, PathRejection>,
-    parameters: Result<Query<HistoryParameters>, QueryRejection>,
+    Path(channel): Path<ChannelName>,
+    Query(parameters): Query<HistoryParameters>,
 ) -> Result<Json<HistoryPage>, Problem> {
-    let Query(HistoryParameters { cursor, backward, limit }) = parameters?;
-    let channel = parse_channel(channel)?;
+    let HistoryParameters { cursor, backward, limit } = parameters;
     caller.require(Permission::History, &channel)?;
     let cursor = cursor.map(|text| text.parse()).transpose().map_err(invalid_name)?;
     let page = api.node.history(&channel, HistoryQuery { cursor, backward, limit }).await?;
@@ -144,19 +142,12 @@ pub(super) async fn history(
 pub(super) async fn presence(
     State(api): State<Api>,
     caller: Caller,
-    channel: Result<Path<String>, PathRejection>,
+    Path(channel): Path<ChannelName>,
 ) -> Result<Json<PresenceList>, Problem> {
-    let channel = parse_channel(channel)?;
     caller.require(Permission::Presence, &channel)?;
     let list = api.node.list_presence(&channel).await?;
     let (members, sessions, users) = (list.members, list.sessions, list.users);
     Ok(Json(PresenceList { id: 0, channel, members, sessions, users }))
-}
-
-fn parse_channel(path: Result<Path<String>, PathRejection>) -> Result<ChannelName, Refusal> {
-    // It fails for percent-encoded bytes that are no text.
-    let Path(text) = path.map_err(|error| Refusal::new(ErrorCode::InvalidName, error.body_text()))?;
-    text.parse().map_err(invalid_name)
 }
 
 fn invalid_name(error: xpush_protocol::NameError) -> Refusal {

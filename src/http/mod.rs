@@ -7,6 +7,7 @@ mod api;
 mod apps;
 mod contacts;
 mod conversations;
+mod extract;
 mod health;
 mod nodes;
 mod openapi;
@@ -82,5 +83,6 @@ pub fn router(api: Api) -> Router {
         .route("/metrics", get(health::metrics))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::wrong_method)
+        .layer(middleware::from_fn(problem::speak))
         .with_state(api)
 }

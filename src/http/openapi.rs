@@ -1,4 +1,13 @@
 //! The API's description. Each room of the API has a part of its own beside its code; together they are one document.
+//!
+//! What the parts share is in `core.json`, once. `components/responses`: a refusal for each status (`BadRequest` 400,
+//! `Unauthenticated` and `InvalidCredentials` 401, `Forbidden` 403, `NotFound` 404, `AlreadyExists` 409,
+//! `PreconditionFailed` 412, `TooLarge` 413, `NotJson` 415, `InvalidField` 422, `TooMany` 429, `Internal` 500,
+//! `Unavailable` 503), whose schema is `Problem`. `components/parameters`: `Limit` and `Cursor` of a page, `IfMatch`,
+//! `IdempotencyKey`, `App`, and `User` and `Channel` in a path. `components/headers`: `ETag`, `Retry-After`.
+//! `components/schemas`: the names (`UserId`, `ChannelName`, `AppId`, `DeviceId`, `EventName`, `MessageId`), `Time`, and
+//! `Next`, the cursor of a page. The whole document has `security` by `bearer`; an operation that needs no credential
+//! says `"security": []`.
 
 use std::sync::LazyLock;
 
@@ -59,5 +68,16 @@ mod tests {
         let document = document();
         assert_eq!(document["openapi"], "3.1.0");
         assert!(document["paths"]["/v1/publish"]["post"].is_object());
+        // A part that describes a path or a component which another one has would be mixed up with it.
+        let keys = |pointer: &str| -> usize {
+            let parts = PARTS.map(|part| serde_json::from_str::<Value>(part).unwrap());
+            parts
+                .iter()
+                .map(|part| part.pointer(pointer).map_or(0, |map| map.as_object().unwrap().len()))
+                .sum()
+        };
+        for kind in ["/paths", "/components/schemas", "/components/responses", "/components/parameters"] {
+            assert_eq!(document.pointer(kind).unwrap().as_object().unwrap().len(), keys(kind), "{kind}");
+        }
     }
 }

@@ -1,20 +1,27 @@
-//! What a failed request gets: a status for the machine, and the same error object that sessions get.
+//! What a failed request gets: RFC 9457's problem details, whoever refuses it. A status for the machine, and beside it
+//! the fields of the error that sessions get.
 
 use axum::{
-    Json,
-    extract::rejection::{JsonRejection, QueryRejection},
-    http::{Method, StatusCode, Uri, header},
+    body::Body,
+    extract::{
+        Request,
+        path::ErrorKind,
+        rejection::{JsonRejection, PathRejection, QueryRejection},
+    },
+    http::{HeaderValue, Method, StatusCode, Uri, header},
+    middleware::Next,
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
-use xpush_protocol::{ChannelName, Error, ErrorCode};
+use xpush_protocol::{ChannelName, Error, ErrorCode, Problem as Details};
 
 use crate::session::Refusal;
 
-/// `{"error": {"code", "message", "retry", …}}` with a status.
-#[derive(Debug, Clone, Serialize)]
+/// Axum's own refusals are a line of text; a longer one is not told.
+const FOREIGN_DETAIL_LIMIT: usize = 4096;
+
+/// A status, and why.
+#[derive(Debug, Clone)]
 pub struct Problem {
-    #[serde(skip)]
     status: StatusCode,
     error: Error,
 }
@@ -25,8 +32,14 @@ impl Problem {
         Self { status: status(refusal.code), error: refusal.into_frame(None, channel) }
     }
 
-    fn with_status(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
+    /// Where the status is not the code's usual one.
+    pub(super) fn with_status(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
         Self { status, ..Self::new(Refusal::new(code, message), None) }
+    }
+
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
     }
 }
 
@@ -53,23 +66,97 @@ impl From<JsonRejection> for Problem {
 
 impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
-        Self::with_status(rejection.status(), ErrorCode::InvalidField, rejection.body_text())
+        let message = rejection.body_text();
+        let is_name = message.contains("; expected ");
+        let code = if is_name { ErrorCode::InvalidName } else { ErrorCode::InvalidField };
+        Self::with_status(rejection.status(), code, message)
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        let code = match &rejection {
+            _ if rejection.status().is_server_error() => ErrorCode::Internal,
+            PathRejection::FailedToDeserializePathParams(inner)
+                if matches!(
+                    inner.kind(),
+                    ErrorKind::ParseErrorAtKey { .. }
+                        | ErrorKind::ParseErrorAtIndex { .. }
+                        | ErrorKind::ParseError { .. }
+                ) =>
+            {
+                ErrorCode::InvalidField
+            }
+            // Names, and percent-encoded bytes that are no text.
+            _ => ErrorCode::InvalidName,
+        };
+        Self::with_status(rejection.status(), code, rejection.body_text())
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let retry_after = self.error.retry_after.map(|millis| millis.div_ceil(1000).to_string());
-        let mut response = (self.status, Json(&self)).into_response();
-        if let Some(seconds) = retry_after.and_then(|seconds| seconds.parse().ok()) {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        let Self { status, error } = self;
+        let retry_after = error.retry_after.map(|millis| millis.div_ceil(1000));
+        let title = status.canonical_reason().unwrap_or_default();
+        // Strings and numbers are always written.
+        let body = serde_json::to_vec(&Details::new(status.as_u16(), title, error)).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(Details::CONTENT_TYPE));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
-        if self.status == StatusCode::UNAUTHORIZED {
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+}
+
+/// Has the framework's refusals be problems too: those of its extractors come as text, or as nothing.
+pub(super) async fn speak(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let status = response.status();
+    let is_refusal = status.is_client_error() || status.is_server_error();
+    let is_ours = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.to_str().is_ok_and(|text| text.starts_with("application/")));
+    if !is_refusal || is_ours {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let said = text(body).await.filter(|text| !text.is_empty());
+    let detail = said.unwrap_or_else(|| status.canonical_reason().unwrap_or("refused").to_owned());
+    let mut problem = Problem::with_status(status, code(status), detail).into_response();
+    for (name, value) in &parts.headers {
+        if !problem.headers().contains_key(name) && name != header::CONTENT_LENGTH {
+            problem.headers_mut().append(name, value.clone());
+        }
+    }
+    problem
+}
+
+async fn text(body: Body) -> Option<String> {
+    let bytes = axum::body::to_bytes(body, FOREIGN_DETAIL_LIMIT).await.ok()?;
+    String::from_utf8(bytes.into()).ok()
+}
+
+/// The code of a refusal that says no more than its status.
+fn code(status: StatusCode) -> ErrorCode {
+    match status {
+        StatusCode::UNAUTHORIZED => ErrorCode::Unauthenticated,
+        StatusCode::FORBIDDEN => ErrorCode::PermissionDenied,
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => ErrorCode::UnknownCommand,
+        StatusCode::PRECONDITION_FAILED => ErrorCode::PreconditionFailed,
+        StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::TooLarge,
+        StatusCode::REQUEST_TIMEOUT => ErrorCode::Malformed,
+        StatusCode::TOO_MANY_REQUESTS => ErrorCode::RateLimited,
+        StatusCode::SERVICE_UNAVAILABLE => ErrorCode::Busy,
+        _ if status.is_server_error() => ErrorCode::Internal,
+        _ => ErrorCode::InvalidField,
     }
 }
 

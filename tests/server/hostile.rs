@@ -426,7 +426,7 @@ async fn a_flood_of_one_address_stops_at_its_limit() {
     for _ in 0..20 {
         let refused = RawSocket::try_open(server.http, &[]).await.err().expect("a place too many");
         assert_eq!((refused.status, refused.code().as_str()), (429, "limit_reached"));
-        assert_eq!(refused.json()["error"]["retry"], true);
+        assert_eq!(refused.json()["retry"], true);
         let answer = post(server.http, "/v1/poll", &json!({ "frames": [{ "connect": { "id": 1 } }] })).await;
         assert_eq!((answer.status, answer.code().as_str()), (429, "limit_reached"));
         if let Ok(mut wire) = RawWire::dial(&found, Via::Quic, Codec::Json).await {

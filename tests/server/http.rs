@@ -34,9 +34,11 @@ impl Response {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The code in the body of a refusal.
+    /// The code in the body of a refusal, which is a problem (RFC 9457).
     pub(crate) fn code(&self) -> String {
-        self.json()["error"]["code"].as_str().unwrap_or_else(|| panic!("{self:?}")).to_owned()
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        assert_eq!(self.json()["status"], self.status, "{self:?}");
+        self.json()["code"].as_str().unwrap_or_else(|| panic!("{self:?}")).to_owned()
     }
 
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {

@@ -1,10 +1,9 @@
-//! How the wires over HTTP say no: a status, and the body of an `error` frame, so that a client reads one shape
-//! whether its request or its command was refused.
+//! How the wires over HTTP say no: a status and problem details, as the HTTP API does.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header, uri::Authority};
 use http_body_util::Full;
-use xpush_protocol::{Codec, Error, ErrorCode, ServerFrame};
+use xpush_protocol::{Codec, Error, ErrorCode, Problem};
 
 use crate::Refused;
 
@@ -36,18 +35,20 @@ impl Refusal {
     }
 
     pub(crate) fn response(&self) -> Response<Full<Bytes>> {
-        let frame = ServerFrame::Error(Error {
+        let error = Error {
             id: None,
             code: self.code,
             message: self.message.clone(),
             channel: None,
             retry: self.retry,
             retry_after: None,
-        });
-        let mut response = Response::new(Full::new(Codec::Json.encode(&frame)));
+        };
+        let title = self.status.canonical_reason().unwrap_or_default();
+        let problem = Problem::new(self.status.as_u16(), title, error);
+        let mut response = Response::new(Full::new(Codec::Json.encode(&problem)));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(Problem::CONTENT_TYPE));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response
     }

@@ -101,8 +101,8 @@ fn outgoing(frame: &'static [u8]) -> Vec<Outgoing> {
 
 fn reason(response: &Response) -> (u16, String) {
     let body: serde_json::Value = serde_json::from_slice(response.body().as_deref().unwrap()).unwrap();
-    assert!(!body["error"]["message"].as_str().unwrap().is_empty());
-    (response.status().as_u16(), body["error"]["code"].as_str().unwrap().to_owned())
+    assert!(!body["detail"].as_str().unwrap().is_empty());
+    (response.status().as_u16(), body["code"].as_str().unwrap().to_owned())
 }
 
 #[tokio::test]
@@ -185,7 +185,7 @@ async fn a_request_for_no_websocket_is_refused() {
         let response = upgrader.upgrade(peer, request);
         assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{missing}");
         let body = response.into_body().collect().await.unwrap().to_bytes();
-        assert!(body.starts_with(br#"{"error":{"code":"malformed""#), "{body:?}");
+        assert!(body.starts_with(br#"{"type":"about:blank","title":"Bad Request""#), "{body:?}");
     }
     assert_eq!(upgrader.upgrade(peer, complete().method("POST").body(()).unwrap()).status(), 400);
 }

@@ -391,7 +391,7 @@ export type Error = {
 /**
  * Why a command failed. On the wire it is its name.
  */
-export type ErrorCode = "malformed" | "unknown_command" | "invalid_field" | "invalid_name" | "too_deep" | "too_large" | "out_of_order" | "unauthenticated" | "invalid_token" | "token_expired" | "invalid_state" | "permission_denied" | "unknown_namespace" | "not_supported" | "cursor_ahead" | "already_subscribed" | "not_subscribed" | "limit_reached" | "rate_limited" | "busy" | "not_connected" | "no_node" | "log_unavailable" | "internal";
+export type ErrorCode = "malformed" | "unknown_command" | "invalid_field" | "invalid_name" | "too_deep" | "too_large" | "out_of_order" | "unauthenticated" | "invalid_token" | "token_expired" | "invalid_state" | "permission_denied" | "unknown_namespace" | "not_supported" | "cursor_ahead" | "already_subscribed" | "not_subscribed" | "limit_reached" | "rate_limited" | "busy" | "not_connected" | "no_node" | "not_found" | "already_exists" | "precondition_failed" | "invalid_credentials" | "refused" | "directory_unavailable" | "log_unavailable" | "internal";
 /**
  * A message, in its place in the channel.
  */
@@ -606,6 +606,34 @@ export type NodeEntry = {
      */
     url: string;
     wires: Transports;
+};
+/**
+ * Why an HTTP request is refused: RFC 9457's problem details, with the fields of an `error` frame beside them.
+ */
+export type Problem = {
+    /**
+     * `about:blank`: the status says what kind it is, and `code` which exactly.
+     */
+    type: string;
+    /**
+     * The status in words.
+     */
+    title: string;
+    status: number;
+    /**
+     * For a person: what happened, and what to do.
+     */
+    detail: string;
+    code: ErrorCode;
+    /**
+     * The same request may succeed later.
+     */
+    retry: boolean;
+    /**
+     * Milliseconds to wait first.
+     */
+    retry_after?: number;
+    channel?: string;
 };
 /**
  * `POST /v1/poll`.

@@ -1,7 +1,7 @@
 import type { Encoded } from "../codec/codec.js";
 import { defer } from "../defer.js";
 import { fromJson } from "../codec/json-codec.js";
-import { request, type HttpRequest } from "../http.js";
+import { problem, request, type HttpRequest } from "../http.js";
 import type * as wire from "../wire.js";
 import type { Wire, WireEvents } from "./wire.js";
 
@@ -144,10 +144,10 @@ export class LongPollWire implements Wire {
     }
   }
 
-  /** The body of a refusal is an `error` frame. To ask again would change nothing. */
+  /** A refusal is told as an `error` frame. To ask again would change nothing. */
   private refused(body: string, reason: string): undefined {
     try {
-      this.events?.frame(JSON.parse(body) as wire.ServerFrame, "ordered");
+      this.events?.frame({ error: problem(body) }, "ordered");
     } catch {
       // A proxy's page.
     }

@@ -108,8 +108,8 @@ async fn refused(poller: &Poller, text: impl Into<Bytes>) -> (u16, String) {
     let response = respond(poller, request(text)).await;
     let status = response.status().as_u16();
     let body = body(response).await;
-    assert!(body["error"]["retry"].is_boolean() && body["error"]["message"].is_string(), "{body}");
-    (status, body["error"]["code"].as_str().unwrap().to_owned())
+    assert!(body["retry"].is_boolean() && body["detail"].is_string(), "{body}");
+    (status, body["code"].as_str().unwrap().to_owned())
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {

@@ -27,7 +27,7 @@ export declare class LongPollWire implements Wire {
     /** What goes into the next request, in order. */
     private take;
     private post;
-    /** The body of a refusal is an `error` frame. To ask again would change nothing. */
+    /** A refusal is told as an `error` frame. To ask again would change nothing. */
     private refused;
     private deliver;
     private end;
