@@ -17,7 +17,17 @@ fn publish() -> ClientFrame {
     let draft = draft(MessageId::random());
     let (data, binary) = draft.payload.into_fields();
     let (channel, message_id) = (channel("room:lobby"), Some(draft.message_id));
-    ClientFrame::Publish(Publish { id: 7, channel, message_id, event: draft.event, data, binary })
+    ClientFrame::Publish(Publish {
+        id: 7,
+        channel,
+        message_id,
+        event: draft.event,
+        data,
+        binary,
+        reply_to: None,
+        mentions: Vec::new(),
+        expires_in: None,
+    })
 }
 
 fn publication() -> ServerFrame {

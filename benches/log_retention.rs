@@ -35,6 +35,8 @@ fn draft() -> Draft {
         payload: Payload::Json(Json::from_value(&data).expect("it is JSON")),
         user: None,
         time: 0,
+        reply_to: None,
+        mentions: Vec::new(),
     }
 }
 

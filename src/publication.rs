@@ -18,6 +18,9 @@ pub struct Publication {
     pub user: Option<UserId>,
     /// Milliseconds since 1970, by the clock of the node that took it.
     pub time: u64,
+    /// The offset of the message in the same channel that this one answers. What its publisher says: it may be gone, or
+    /// never have been.
+    pub reply_to: Option<u64>,
 }
 
 impl Publication {
@@ -35,6 +38,7 @@ impl Publication {
             binary,
             user: self.user.clone(),
             time: self.time,
+            reply_to: self.reply_to,
         }
     }
 }
@@ -51,13 +55,26 @@ pub struct Draft {
     pub payload: Payload,
     pub user: Option<UserId>,
     pub time: u64,
+    pub reply_to: Option<u64>,
+    /// Whose inbox is to tell of it. No log keeps them.
+    pub mentions: Vec<UserId>,
 }
 
 impl Draft {
     #[must_use]
     pub fn into_publication(self, offset: u64) -> Publication {
-        let Self { publisher: _, message_id, retriable: _, event, payload, user, time } = self;
-        Publication { offset, message_id, event, payload, user, time }
+        let Self {
+            publisher: _,
+            message_id,
+            retriable: _,
+            event,
+            payload,
+            user,
+            time,
+            reply_to,
+            mentions: _,
+        } = self;
+        Publication { offset, message_id, event, payload, user, time, reply_to }
     }
 }
 

@@ -192,6 +192,9 @@ fn publish() -> ClientFrame {
         event,
         data,
         binary,
+        reply_to: None,
+        mentions: Vec::new(),
+        expires_in: None,
     })
 }
 

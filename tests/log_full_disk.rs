@@ -31,6 +31,8 @@ fn draft(n: u64) -> Draft {
         payload: Payload::Binary(Binary(noise(n).take(20_000).collect())),
         user: None,
         time: 0,
+        reply_to: None,
+        mentions: Vec::new(),
     }
 }
 

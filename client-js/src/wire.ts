@@ -4,7 +4,7 @@
 /**
  * A frame from a client.
  */
-export type ClientFrame = { "connect": Connect } | { "subscribe": Subscribe } | { "unsubscribe": Unsubscribe } | { "publish": Publish } | { "send": Send } | { "signal": Signal } | { "read": Read } | { "received": Received } | { "history": History } | { "presence": Presence } | { "refresh": Refresh } | { "ping": Ping };
+export type ClientFrame = { "connect": Connect } | { "subscribe": Subscribe } | { "unsubscribe": Unsubscribe } | { "publish": Publish } | { "send": Send } | { "signal": Signal } | { "read": Read } | { "received": Received } | { "history": History } | { "presence": Presence } | { "refresh": Refresh } | { "delete": Delete } | { "ping": Ping };
 
 /**
  * The first frame of every connection. Answered by `connected`, then by one `subscribed` (or `error`) for each
@@ -84,7 +84,19 @@ data?: unknown,
 /**
  * The data, if it is bytes.
  */
-binary?: string | Uint8Array, };
+binary?: string | Uint8Array, 
+/**
+ * The offset of the message in this channel that this one answers.
+ */
+reply_to?: number, 
+/**
+ * Users whose inbox tells them of it: `MAX_MENTIONS` at most. They are not kept with the message.
+ */
+mentions?: Array<string>, 
+/**
+ * Milliseconds from now until the server deletes it.
+ */
+expires_in?: number, };
 
 /**
  * A private message, to whoever is connected now. Answered by `sent`.
@@ -94,7 +106,12 @@ export type Send = { id: number, to: Target, event?: string, data?: unknown, bin
 /**
  * Whom a private message is for.
  */
-export type Target = { "session": string } | { "user": string };
+export type Target = { "session": string } | { "user": string } | { "device": UserDevice };
+
+/**
+ * A device of a user: another user may have one of the same name.
+ */
+export type UserDevice = { user: string, device: string, };
 
 /**
  * Something that is of use now or not at all (typing, a position), to everybody who is in the channel: it is in no log
@@ -123,6 +140,12 @@ export type Received = {
  * 0: no answer is wanted, unless it is an error.
  */
 id: number, channel: string, offset: number, };
+
+/**
+ * Deletes a message: its own author may, and who looks after the channel. Answered by `done` once it is gone from the
+ * log; who has it is told by a publication of the event `xpush.deleted`.
+ */
+export type Delete = { id: number, channel: string, offset: number, };
 
 /**
  * Answered by `history`: one page of a channel's log.
@@ -347,7 +370,11 @@ user?: string,
 /**
  * When the server took it: milliseconds since 1970.
  */
-time: number, };
+time: number, 
+/**
+ * The offset of the message in this channel that this one answers.
+ */
+reply_to?: number, };
 
 /**
  * A private message.

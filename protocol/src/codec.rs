@@ -166,6 +166,9 @@ mod tests {
             event: crate::EventName::default(),
             data,
             binary,
+            reply_to: None,
+            mentions: Vec::new(),
+            expires_in: None,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Binary, ChannelName, Cursor, EventName, Json, MessageId, SessionId, UserId};
+use crate::{Binary, ChannelName, Cursor, DeviceId, EventName, Json, MessageId, SessionId, UserId};
 
 /// A frame from a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,7 @@ pub enum ClientFrame {
     History(History),
     Presence(Presence),
     Refresh(Refresh),
+    Delete(Delete),
     Ping(Ping),
 }
 
@@ -39,6 +40,7 @@ impl ClientFrame {
             Self::History(x) => x.id,
             Self::Presence(x) => x.id,
             Self::Refresh(x) => x.id,
+            Self::Delete(x) => x.id,
             Self::Ping(x) => x.id,
         }
     }
@@ -130,7 +132,21 @@ pub struct Publish {
     /// The data, if it is bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binary: Option<Binary>,
+    /// The offset of the message in this channel that this one answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(type = "number"))]
+    pub reply_to: Option<u64>,
+    /// Users whose inbox tells them of it: `MAX_MENTIONS` at most. They are not kept with the message.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<Vec<UserId>>"))]
+    pub mentions: Vec<UserId>,
+    /// Milliseconds from now until the server deletes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<u32>,
 }
+
+/// Users that one message may mention: each of them costs a publication in an inbox.
+pub const MAX_MENTIONS: usize = 20;
 
 /// A private message, to whoever is connected now. Answered by `sent`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,6 +172,17 @@ pub enum Target {
     Session(SessionId),
     /// Every session of this user.
     User(UserId),
+    /// Every session of this user that signed in on this device.
+    Device(UserDevice),
+}
+
+/// A device of a user: another user may have one of the same name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields)]
+pub struct UserDevice {
+    pub user: UserId,
+    pub device: DeviceId,
 }
 
 /// Something that is of use now or not at all (typing, a position), to everybody who is in the channel: it is in no log
@@ -222,6 +249,18 @@ pub struct History {
 pub struct Presence {
     pub id: u32,
     pub channel: ChannelName,
+}
+
+/// Deletes a message: its own author may, and who looks after the channel. Answered by `done` once it is gone from the
+/// log; who has it is told by a publication of the event `xpush.deleted`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
+#[serde(deny_unknown_fields)]
+pub struct Delete {
+    pub id: u32,
+    pub channel: ChannelName,
+    #[cfg_attr(feature = "typescript", ts(type = "number"))]
+    pub offset: u64,
 }
 
 /// A new token for a live session, of the same user. Answered by `refreshed`; what the new token no longer

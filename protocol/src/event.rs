@@ -249,6 +249,10 @@ pub struct Publication {
     /// When the server took it: milliseconds since 1970.
     #[cfg_attr(feature = "typescript", ts(type = "number"))]
     pub time: u64,
+    /// The offset of the message in this channel that this one answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "typescript", ts(type = "number"))]
+    pub reply_to: Option<u64>,
 }
 
 /// A private message.

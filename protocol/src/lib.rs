@@ -18,8 +18,8 @@ mod varint;
 pub use code::{CloseCode, ErrorCode};
 pub use codec::{Codec, DecodeError, MAX_DEPTH};
 pub use command::{
-    ClientFrame, Connect, History, Ping, Presence, Publish, Read, Received, Refresh, Resubscribe, Send,
-    Signal, Subscribe, Target, Unsubscribe,
+    ClientFrame, Connect, Delete, History, MAX_MENTIONS, Ping, Presence, Publish, Read, Received, Refresh,
+    Resubscribe, Send, Signal, Subscribe, Target, Unsubscribe, UserDevice,
 };
 pub use document::{
     Endpoint, NodeEntry, NodeList, PollAnswer, PollRequest, Problem, Ticket, TicketRequest, TransportKind,

@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use xpush_protocol::{AppId, ChannelName, DeviceId, Target, UserId};
+use xpush_protocol::{AppId, ChannelName, DeviceId, Target, UserDevice, UserId};
 
 use super::pattern::{Pattern, PatternError};
 
@@ -152,7 +152,8 @@ impl Rights {
     pub fn may_send(&self, target: &Target) -> bool {
         let address = match target {
             Target::Session(session) => format!("session:{session}"),
-            Target::User(user) => format!("user:{user}"),
+            // Who may write to a user may write to each device of it.
+            Target::User(user) | Target::Device(UserDevice { user, .. }) => format!("user:{user}"),
         };
         self.grants_for(Permission::Send, &address)
     }

@@ -385,6 +385,9 @@ pub(super) fn publication(channel: &ChannelName, data: Vec<u8>) -> Publish {
         event: EventName::default(),
         data: None,
         binary: Some(Binary(data.into())),
+        reply_to: None,
+        mentions: Vec::new(),
+        expires_in: None,
     }
 }
 

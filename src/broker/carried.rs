@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use xpush_protocol::{
     Binary, ChannelName, Codec, Cursor, Epoch, EventName, Json, Message, MessageId, Payload, ServerFrame,
-    SessionId, Target, UserId,
+    SessionId, Target, UserDevice, UserId,
 };
 
 use super::Topic;
@@ -112,7 +112,8 @@ impl Carried {
             | Self::Event { channel, .. }
             | Self::Presence { channel, .. } => Topic::Channel(channel.clone()),
             Self::Message { to: Target::Session(session), .. } => Topic::Session(session.clone()),
-            Self::Message { to: Target::User(user), .. } => Topic::User(user.clone()),
+            Self::Message { to: Target::User(user), .. }
+            | Self::Message { to: Target::Device(UserDevice { user, .. }), .. } => Topic::User(user.clone()),
             Self::Accepted { node, .. }
             | Self::Append { node, .. }
             | Self::Appending { node, .. }
@@ -189,6 +190,9 @@ struct PackedPublication<'a> {
     data: &'a [u8],
     user: Option<UserId>,
     time: u64,
+    /// Last, and left out where it is not: a node that does not know of it reads all the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reply_to: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -201,11 +205,23 @@ struct PackedDraft<'a> {
     data: &'a [u8],
     user: Option<UserId>,
     time: u64,
+    /// As `reply_to` above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    more: Option<PackedMore>,
+}
+
+/// What few drafts have.
+#[derive(Serialize, Deserialize)]
+struct PackedMore {
+    reply_to: Option<u64>,
+    mentions: Vec<UserId>,
 }
 
 impl<'a> PackedDraft<'a> {
     fn new(draft: &'a Draft) -> Self {
-        let Draft { publisher, message_id, retriable: _, event, payload, user, time } = draft;
+        let Draft { publisher, message_id, retriable: _, event, payload, user, time, reply_to, mentions } =
+            draft;
+        let has_more = reply_to.is_some() || !mentions.is_empty();
         let (binary, data) = pack(payload);
         Self {
             publisher: publisher.clone(),
@@ -215,15 +231,17 @@ impl<'a> PackedDraft<'a> {
             data,
             user: user.clone(),
             time: *time,
+            more: has_more.then(|| PackedMore { reply_to: *reply_to, mentions: mentions.clone() }),
         }
     }
 
     fn draft(self) -> Option<Draft> {
-        let Self { publisher, message_id, event, binary, data, user, time } = self;
+        let Self { publisher, message_id, event, binary, data, user, time, more } = self;
+        let (reply_to, mentions) = more.map_or_else(Default::default, |more| (more.reply_to, more.mentions));
         // By the node that sends it on, if by nobody else.
         let retriable = true;
         let payload = unpack(binary, data)?;
-        Some(Draft { publisher, message_id, retriable, event, payload, user, time })
+        Some(Draft { publisher, message_id, retriable, event, payload, user, time, reply_to, mentions })
     }
 }
 
@@ -274,6 +292,7 @@ impl Carried {
                     data,
                     user: publication.user.clone(),
                     time: publication.time,
+                    reply_to: publication.reply_to,
                 })
             }
             Self::Top { channel, cursor } => {
@@ -330,9 +349,11 @@ impl Carried {
                 data,
                 user,
                 time,
+                reply_to,
             }) => {
                 let payload = unpack(binary, data)?;
-                let publication = Arc::new(Publication { offset, message_id, event, payload, user, time });
+                let publication =
+                    Arc::new(Publication { offset, message_id, event, payload, user, time, reply_to });
                 Self::Publication { channel, epoch: Epoch(epoch), publication }
             }
             Packed::Top { channel, epoch, offset } => {
@@ -380,6 +401,7 @@ mod tests {
                 payload,
                 user: Some("ann".parse().unwrap()),
                 time: 1_700_000_000_000,
+                reply_to: Some(6),
             })
         };
         let json = Payload::Json(Json::parse(r#"{"b": 1.0,"a":[null,"ü"]}"#).unwrap());
@@ -420,7 +442,10 @@ mod tests {
                 request: 6,
                 sent: 1_700_000_000_000,
                 channel,
-                drafts: vec![draft("p", 1), draft("q", 2)],
+                drafts: vec![
+                    draft("p", 1),
+                    Draft { reply_to: Some(1), mentions: vec!["bob".parse().unwrap()], ..draft("q", 2) },
+                ],
             },
             Carried::Appending { node: node.clone(), request: 6 },
             Carried::Appended {

@@ -6,7 +6,7 @@ use std::{any::Any, sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use xpush_protocol::{
     ChannelName, Codec, Cursor, Epoch, EventName, Join, Json, Member, Message, ServerFrame, SessionId,
-    Target, UserId,
+    Target, UserDevice, UserId,
 };
 use xpush_test_servers::until;
 
@@ -252,9 +252,16 @@ pub(super) async fn tops_stand_in_the_order_that_was_asked_for(open: Open) {
 pub(super) async fn a_private_message_is_counted_where_it_arrives(open: Open) {
     let Opened { nodes: [a, b], guard: _guard } = open().await;
     let (session, user): (_, UserId) = (SessionId::random(), "Ann Ü. {1}".parse().unwrap());
+    let device: xpush_protocol::DeviceId = "phone".parse().unwrap();
     let outbox = Arc::new(Outbox::new(Codec::Json));
-    let entering =
-        Entering { session: &session, user: Some(&user), connection: 1, generation: 1, outbox: &outbox };
+    let entering = Entering {
+        session: &session,
+        user: Some(&user),
+        device: Some(&device),
+        connection: 1,
+        generation: 1,
+        outbox: &outbox,
+    };
     b.inbox.sessions.attach(entering);
     let message = Message {
         session: None,
@@ -263,7 +270,9 @@ pub(super) async fn a_private_message_is_counted_where_it_arrives(open: Open) {
         data: Some(Json::parse("1").unwrap()),
         binary: None,
     };
-    let targets = [Target::Session(session.clone()), Target::User(user.clone())];
+    let of =
+        |device: &str| Target::Device(UserDevice { user: user.clone(), device: device.parse().unwrap() });
+    let targets = [Target::Session(session.clone()), Target::User(user.clone()), of(device.as_str())];
     let send = async |to: &Target| {
         let answers = a.inbox.expect_accepted().unwrap();
         let (from, request) = (a.inbox.node().clone(), answers.request);

@@ -99,6 +99,7 @@ mod tests {
             payload: Payload::Json(Json::from_value(&"x".repeat(length)).unwrap()),
             user: None,
             time: 0,
+            reply_to: None,
         })
     }
 

@@ -38,6 +38,8 @@ impl Losable {
             payload: xpush_protocol::Payload::Json(xpush_protocol::Json::parse("1").unwrap()),
             user: None,
             time,
+            reply_to: None,
+            mentions: Vec::new(),
         };
         let pending = self.memory().append(channel, draft).now_or_never().unwrap().unwrap();
         pending.now_or_never().unwrap().unwrap()

@@ -163,6 +163,7 @@ mod tests {
             binary: None,
             user: None,
             time: 0,
+            reply_to: None,
         }
     }
 

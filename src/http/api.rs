@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use xpush_protocol::{
     Binary, ChannelName, Cursor, Error, ErrorCode, EventName, HistoryPage, Json as Data, MessageId,
-    PresenceList,
+    PresenceList, UserId,
 };
 use xpush_transports::host;
 
@@ -23,7 +23,7 @@ use crate::{
     auth::Permission,
     node::HistoryQuery,
     publication::Draft,
-    session::{Refusal, now, payload},
+    session::{Refusal, check_extras, now, payload},
 };
 
 /// `GET /v1/transports`
@@ -48,6 +48,12 @@ pub(super) struct PublishBody {
     data: Option<Data>,
     #[serde(default)]
     binary: Option<Binary>,
+    #[serde(default)]
+    reply_to: Option<u64>,
+    #[serde(default)]
+    mentions: Vec<UserId>,
+    #[serde(default)]
+    expires_in: Option<u32>,
 }
 
 /// One channel's outcome, in the order of the request.
@@ -72,7 +78,8 @@ pub(super) async fn publish(
     caller: Caller,
     Body(body): Body<PublishBody>,
 ) -> Result<Response, Problem> {
-    let PublishBody { channels, message_id, event, data, binary } = body;
+    let PublishBody { channels, message_id, event, data, binary, reply_to, mentions, expires_in } = body;
+    check_extras(&event, reply_to, &mentions, expires_in)?;
     if !(1..=CHANNELS_PER_PUBLISH).contains(&channels.len()) {
         let message = format!("`channels` has {}; 1 to {CHANNELS_PER_PUBLISH} are allowed", channels.len());
         return Err(Refusal::new(ErrorCode::InvalidField, message).into());
@@ -85,6 +92,8 @@ pub(super) async fn publish(
         payload: payload(data, binary)?,
         user: caller.user().cloned(),
         time: now(),
+        reply_to,
+        mentions: mentions.iter().map(|user| user.within(caller.rights.app())).collect(),
     };
     let publish = |channel: ChannelName| {
         let (api, caller, draft) = (&api, &caller, draft.clone());

@@ -278,7 +278,8 @@ pub(super) async fn payloads_come_back_as_they_were(open: Open) {
     let mut written = Vec::new();
     for (payload, n) in payloads.into_iter().zip(0..) {
         let user = (n % 2 == 0).then(|| "Ann Ü.".parse().unwrap());
-        let draft = Draft { payload, user, event: "a:b".parse().unwrap(), ..draft("ann", n) };
+        let reply_to = (n % 3 == 0).then_some(n + 1);
+        let draft = Draft { payload, user, reply_to, event: "a:b".parse().unwrap(), ..draft("ann", n) };
         let Appended::New { publication, .. } = append(&*log, &room, draft).await else {
             panic!("it is new")
         };

@@ -19,6 +19,8 @@ pub(crate) fn draft(publisher: &str, n: u64) -> Draft {
         payload: Payload::Json(Json::from_value(&n).unwrap()),
         user: None,
         time: 1_700_000_000_000,
+        reply_to: None,
+        mentions: Vec::new(),
     }
 }
 

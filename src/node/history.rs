@@ -19,7 +19,7 @@ const HISTORY_BYTES: usize = 1 << 20;
 /// In a page's frame: what is not a publication.
 const FRAME_OVERHEAD: usize = 1024;
 /// In a publication's JSON: its fields' names, numbers and punctuation.
-const PUBLICATION_OVERHEAD: usize = 160;
+const PUBLICATION_OVERHEAD: usize = 200;
 
 /// Which page of history.
 #[derive(Debug, Clone, Copy, Default)]

@@ -12,7 +12,7 @@ use xpush_protocol::{
     ServerFrame, Signal, UnsubscribeReason,
 };
 
-use super::{Refusal, Session};
+use super::{Refusal, Session, check_event, check_extras};
 use crate::{
     auth::Permission,
     node::{HistoryQuery, Node},
@@ -79,6 +79,11 @@ impl Session {
                 let message = "this server keeps no cursors of members";
                 Doing::So(refused(Refusal::new(ErrorCode::NotSupported, message), None))
             }
+            ClientFrame::Delete(command) => {
+                let message = "this server deletes no messages";
+                let refusal = Refusal::new(ErrorCode::NotSupported, message);
+                Doing::So(refused(refusal, Some(command.channel)))
+            }
             ClientFrame::History(command) => {
                 let channel = command.channel.clone();
                 Doing::So(match self.history(command) {
@@ -123,8 +128,10 @@ impl Session {
 
     /// What is to be published, if it may be.
     fn draft(&mut self, command: Publish) -> Result<Draft, Refusal> {
-        let Publish { id: _, channel, message_id, event, data, binary } = command;
+        let Publish { id: _, channel, message_id, event, data, binary, reply_to, mentions, expires_in } =
+            command;
         self.refuse_expired()?;
+        check_extras(&event, reply_to, &mentions, expires_in)?;
         self.require(Permission::Publish, &channel)?;
         let publisher = self.admit_publish()?;
         Ok(Draft {
@@ -135,6 +142,8 @@ impl Session {
             payload: payload(data, binary)?,
             user: self.user().cloned(),
             time: now(),
+            reply_to,
+            mentions: mentions.iter().map(|user| user.within(self.rights.app())).collect(),
         })
     }
 
@@ -154,6 +163,7 @@ impl Session {
     fn send(&mut self, command: Send) -> Result<Later, Refusal> {
         let Send { id, to, event, data, binary } = command;
         self.refuse_expired()?;
+        check_event(&event)?;
         if !self.rights.may_send(&to) {
             return Err(Refusal::new(
                 ErrorCode::PermissionDenied,
@@ -176,6 +186,7 @@ impl Session {
     async fn signal(&mut self, command: Signal) -> Result<(), Refusal> {
         let Signal { id: _, channel, event, data } = command;
         self.refuse_expired()?;
+        check_event(&event)?;
         self.require(Permission::Publish, &channel)?;
         self.admit_publish()?;
         self.node.policy(&channel)?;

@@ -111,7 +111,8 @@ async fn identify(
     let connection = node.next_connection();
     if !connect.detached {
         let user = rights.user();
-        let entering = Entering { session: &id, user, connection, generation, outbox: &outbox };
+        let device = rights.account().and_then(|account| account.device.as_ref());
+        let entering = Entering { session: &id, user, device, connection, generation, outbox: &outbox };
         node.attach(entering, is_known).await;
     }
     let session = Session {

@@ -14,6 +14,7 @@ mod entry;
 mod outbox;
 mod refusal;
 mod registry;
+mod said;
 mod subscription;
 
 use std::{
@@ -43,6 +44,7 @@ pub(crate) use command::payload;
 pub use outbox::{DeliveryKey, Outbox};
 pub use refusal::Refusal;
 pub use registry::{Departed, Entering, LINGER, Sessions};
+pub(crate) use said::{check_event, check_extras};
 pub(crate) use subscription::{is_ahead, missed};
 
 use crate::{auth::Rights, node::Node, publication::Publisher, rate::Allowance};

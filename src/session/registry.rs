@@ -8,7 +8,9 @@ use std::{
 };
 
 use tokio::time::Instant;
-use xpush_protocol::{ChannelName, CloseCode, Message, ServerFrame, SessionId, Target, UserId};
+use xpush_protocol::{
+    ChannelName, CloseCode, DeviceId, Message, ServerFrame, SessionId, Target, UserDevice, UserId,
+};
 use xpush_transports::Farewell;
 
 use super::Outbox;
@@ -28,6 +30,8 @@ pub struct Sessions(Mutex<Tables>);
 pub struct Entering<'a> {
     pub(crate) session: &'a SessionId,
     pub(crate) user: Option<&'a UserId>,
+    /// On which of the user's devices it is.
+    pub(crate) device: Option<&'a DeviceId>,
     pub(crate) connection: u64,
     /// Higher than that of every earlier connection of the session.
     pub(crate) generation: u64,
@@ -47,6 +51,7 @@ struct Present {
     connection: u64,
     generation: u64,
     user: Option<UserId>,
+    device: Option<DeviceId>,
     outbox: Arc<Outbox>,
     /// Its rights have expired: nothing private reaches it.
     muted: bool,
@@ -58,6 +63,7 @@ struct Absent {
     connection: u64,
     generation: u64,
     user: Option<UserId>,
+    device: Option<DeviceId>,
     channels: Vec<ChannelName>,
     mailbox: VecDeque<Arc<Encoded>>,
     until: Instant,
@@ -86,7 +92,7 @@ pub(super) struct Remains<'a> {
 impl Sessions {
     /// A connection takes the session over: an older one of it is told so, and what waited for it is handed on.
     pub(crate) fn attach(&self, entering: Entering<'_>) {
-        let Entering { session, user, connection, generation, outbox } = entering;
+        let Entering { session, user, device, connection, generation, outbox } = entering;
         let mut tables = self.tables();
         if let Some(user) = user {
             tables.by_user.entry(user.clone()).or_default().insert(session.clone());
@@ -103,6 +109,7 @@ impl Sessions {
             connection,
             generation,
             user: user.cloned(),
+            device: device.cloned(),
             outbox: Arc::clone(outbox),
             muted: false,
             asked_to_go,
@@ -133,7 +140,8 @@ impl Sessions {
                 return None;
             }
         }
-        let generation = tables.present.remove(session).map_or(0, |present| present.generation);
+        let (generation, device) =
+            tables.present.remove(session).map_or((0, None), |present| (present.generation, present.device));
         if !may_return {
             tables.forget_user(user, session);
             return Some(Departed { session: session.clone(), user: user.cloned(), connection, channels });
@@ -141,7 +149,7 @@ impl Sessions {
         messages.truncate(MAILBOX_CAPACITY);
         let until = Instant::now() + LINGER;
         let user = user.cloned();
-        let absent = Absent { connection, generation, user, channels, mailbox: messages, until };
+        let absent = Absent { connection, generation, user, device, channels, mailbox: messages, until };
         tables.absent.insert(session.clone(), absent);
         None
     }
@@ -213,6 +221,12 @@ impl Sessions {
                 let sessions = tables.by_user.get(user).cloned().unwrap_or_default();
                 sessions.iter().map(|session| u32::from(tables.hand(session, &message))).sum()
             }
+            Target::Device(UserDevice { user, device }) => {
+                let sessions = tables.by_user.get(user).cloned().unwrap_or_default();
+                let on_it = |session: &&SessionId| tables.device_of(session) == Some(device);
+                let sessions: Vec<_> = sessions.iter().filter(on_it).collect();
+                sessions.into_iter().map(|session| u32::from(tables.hand(session, &message))).sum()
+            }
         }
     }
 
@@ -257,6 +271,11 @@ impl Tables {
         fits
     }
 
+    fn device_of(&self, session: &SessionId) -> Option<&DeviceId> {
+        let of_absent = || self.absent.get(session).and_then(|absent| absent.device.as_ref());
+        self.present.get(session).map_or_else(of_absent, |present| present.device.as_ref())
+    }
+
     /// For a session that is away.
     fn keep(&mut self, session: &SessionId, messages: VecDeque<Arc<Encoded>>) {
         if let Some(absent) = self.absent.get_mut(session) {
@@ -297,8 +316,14 @@ mod tests {
         let ids = [SessionId::random(), SessionId::random(), SessionId::random()];
         let enter = |session, connection| {
             let outbox = Arc::new(Outbox::new(Codec::Json));
-            let entering =
-                Entering { session, user: None, connection, generation: connection, outbox: &outbox };
+            let entering = Entering {
+                session,
+                user: None,
+                device: None,
+                connection,
+                generation: connection,
+                outbox: &outbox,
+            };
             sessions.attach(entering);
         };
         ids.iter().for_each(|session| enter(session, 1));

@@ -60,6 +60,9 @@ fn publish(id: u32, channel: &str, data: &str) -> ClientFrame {
         event: EventName::default(),
         data: Some(Json::from_value(&data).unwrap()),
         binary: None,
+        reply_to: None,
+        mentions: Vec::new(),
+        expires_in: None,
     })
 }
 

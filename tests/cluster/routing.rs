@@ -47,6 +47,9 @@ async fn publish(connection: impl Connection) -> Vec<u64> {
                 event: EventName::default(),
                 data: Some(Json::parse("1").unwrap()),
                 binary: None,
+                reply_to: None,
+                mentions: Vec::new(),
+                expires_in: None,
             };
             writer.write(&mut outgoing(&ClientFrame::Publish(publish))).await.unwrap();
             if random.once_in(3) {

@@ -47,6 +47,8 @@ fn draft(message: Message) -> Draft {
         payload: Payload::Json(Json::from_value(&data).unwrap()),
         user: None,
         time: 0,
+        reply_to: None,
+        mentions: Vec::new(),
     }
 }
 

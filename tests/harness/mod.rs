@@ -288,6 +288,8 @@ pub fn draft(message_id: MessageId) -> Draft {
         payload: Payload::Json(Json::parse(data).unwrap()),
         user: Some("ann".parse().unwrap()),
         time: 1_700_000_000_000,
+        reply_to: None,
+        mentions: Vec::new(),
     }
 }
 
@@ -373,7 +375,19 @@ impl TestClient {
         let (channel, message_id) = (channel(name), Some(message_id));
         let data = Some(Json::from_value(&data).unwrap());
         let event = EventName::default();
-        let frame = |id| ClientFrame::Publish(Publish { id, channel, message_id, event, data, binary: None });
+        let frame = |id| {
+            ClientFrame::Publish(Publish {
+                id,
+                channel,
+                message_id,
+                event,
+                data,
+                binary: None,
+                reply_to: None,
+                mentions: Vec::new(),
+                expires_in: None,
+            })
+        };
         match self.call(frame).await? {
             ServerFrame::Published(published) => Ok(published),
             other => panic!("{other:?}"),

@@ -123,7 +123,19 @@ pub(crate) fn publish(
     let (channel, message_id) = (channel(name), Some(message_id));
     let data = Some(Json::from_value(&data).unwrap());
     let event = xpush_protocol::EventName::default();
-    move |id| ClientFrame::Publish(Publish { id, channel, message_id, event, data, binary: None })
+    move |id| {
+        ClientFrame::Publish(Publish {
+            id,
+            channel,
+            message_id,
+            event,
+            data,
+            binary: None,
+            reply_to: None,
+            mentions: Vec::new(),
+            expires_in: None,
+        })
+    }
 }
 
 /// One connection whose frames the test writes itself, over whichever wire.

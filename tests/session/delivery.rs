@@ -249,6 +249,8 @@ async fn a_publish_whose_caller_is_gone_reaches_the_subscribers_all_the_same() {
             payload: xpush_protocol::Payload::Json(xpush_protocol::Json::parse("1").unwrap()),
             user: None,
             time: 0,
+            reply_to: None,
+            mentions: Vec::new(),
         };
         let publishing = node.node.publish(&channel("room:a"), draft).await.unwrap();
         drop(publishing);

@@ -19,12 +19,23 @@ pub(super) fn kind(frame: &ClientFrame) -> usize {
         ClientFrame::Signal(_) => 9,
         ClientFrame::Read(_) => 10,
         ClientFrame::Received(_) => 11,
+        ClientFrame::Delete(_) => 12,
     }
 }
 
 fn publish(data: Option<Json>, binary: Option<Binary>) -> ClientFrame {
     let message_id = Some("9f2c-1".parse().unwrap());
-    ClientFrame::Publish(Publish { id: 4, channel: lobby(), message_id, event: event("chat"), data, binary })
+    ClientFrame::Publish(Publish {
+        id: 4,
+        channel: lobby(),
+        message_id,
+        event: event("chat"),
+        data,
+        binary,
+        reply_to: None,
+        mentions: Vec::new(),
+        expires_in: None,
+    })
 }
 
 pub(super) fn frames() -> Vec<(&'static str, ClientFrame)> {
@@ -104,9 +115,34 @@ pub(super) fn frames() -> Vec<(&'static str, ClientFrame)> {
                 event: EventName::default(),
                 data: data("true"),
                 binary: None,
+                reply_to: None,
+                mentions: Vec::new(),
+                expires_in: None,
             }),
         ),
+        (
+            "publish, an answer that mentions and expires",
+            ClientFrame::Publish(Publish {
+                id: 4,
+                channel: lobby(),
+                message_id: None,
+                event: event("chat"),
+                data: data(r#""@bob yes""#),
+                binary: None,
+                reply_to: Some(41),
+                mentions: vec!["bob".parse().unwrap(), "Jürgen".parse().unwrap()],
+                expires_in: Some(60_000),
+            }),
+        ),
+        ("delete", ClientFrame::Delete(Delete { id: 13, channel: lobby(), offset: 42 })),
         ("send, to a user", target(Target::User("Jürgen".parse().unwrap()))),
+        (
+            "send, to a device",
+            target(Target::Device(UserDevice {
+                user: "ann".parse().unwrap(),
+                device: "phone-1".parse().unwrap(),
+            })),
+        ),
         ("send, to a session", target(Target::Session(session()))),
         (
             "history, from the oldest",

@@ -44,6 +44,7 @@ fn publication(offset: u64, data: Option<Json>, binary: Option<Binary>, user: Op
         binary,
         user,
         time: 1_764_021_672_123,
+        reply_to: None,
     }
 }
 
@@ -189,6 +190,20 @@ pub(super) fn frames() -> Vec<(&'static str, ServerFrame)> {
             ServerFrame::Publication(Publication {
                 epoch: Some(Epoch(7)),
                 ..publication(3, data("1"), None, None)
+            }),
+        ),
+        (
+            "publication, an answer",
+            ServerFrame::Publication(Publication {
+                reply_to: Some(41),
+                ..publication(46, data(r#""yes""#), None, user("ann"))
+            }),
+        ),
+        (
+            "publication, a message was deleted",
+            ServerFrame::Publication(Publication {
+                event: event("xpush.deleted"),
+                ..publication(47, data(r#"{"offset":42}"#), None, None)
             }),
         ),
         ("publication, null", ServerFrame::Publication(publication(44, data("null"), None, None))),

@@ -240,7 +240,17 @@ impl Publisher {
         payload: Payload,
     ) -> Result<Acknowledged, PublishError> {
         let (data, binary) = payload.into_fields();
-        let publish = Publish { id: 0, channel, message_id: Some(message_id), event, data, binary };
+        let publish = Publish {
+            id: 0,
+            channel,
+            message_id: Some(message_id),
+            event,
+            data,
+            binary,
+            reply_to: None,
+            mentions: Vec::new(),
+            expires_in: None,
+        };
         let (answer, answered) = oneshot::channel();
         self.order(Order::Publish { publish, answer }).await?;
         match answered.await {

@@ -128,6 +128,9 @@ mod tests {
             event: xpush_protocol::EventName::default(),
             data: Some(Json::from_value(&n).unwrap()),
             binary: None,
+            reply_to: None,
+            mentions: Vec::new(),
+            expires_in: None,
         };
         let (answer, answered) = oneshot::channel();
         publishes.add(publish, answer);

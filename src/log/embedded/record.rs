@@ -13,8 +13,13 @@ use super::super::LogError;
 use crate::publication::{Draft, Publication};
 
 const VERSION: u8 = 1;
+/// Of a publication that has more than version 1 could hold. Others are still written as version 1: whoever goes back
+/// to an older xpush can read them.
+const VERSION_WITH_REPLY: u8 = 2;
 const HAS_USER: u8 = 1;
 const IS_BINARY: u8 = 2;
+/// Since version 2.
+const HAS_REPLY: u8 = 4;
 
 /// Ends a channel's name within a key: no name has this byte, so no channel's keys lie between another's.
 const END_OF_NAME: u8 = 0;
@@ -89,7 +94,8 @@ impl Trimmed {
     }
 }
 
-/// Version, flags, time, publisher, message id, event, perhaps the user, and the payload up to the end.
+/// Version, flags, time, publisher, message id, event, perhaps the user, perhaps what it answers, and the payload up to
+/// the end.
 pub(super) fn encode(draft: &Draft) -> Vec<u8> {
     let (payload, is_binary) = match &draft.payload {
         Payload::Json(json) => (json.as_str().as_bytes(), 0),
@@ -97,7 +103,9 @@ pub(super) fn encode(draft: &Draft) -> Vec<u8> {
     };
     let has_user = if draft.user.is_some() { HAS_USER } else { 0 };
     let mut bytes = Vec::with_capacity(payload.len() + 128);
-    bytes.extend_from_slice(&[VERSION, is_binary | has_user]);
+    let (version, has_reply) =
+        if draft.reply_to.is_some() { (VERSION_WITH_REPLY, HAS_REPLY) } else { (VERSION, 0) };
+    bytes.extend_from_slice(&[version, is_binary | has_user | has_reply]);
     bytes.extend_from_slice(&draft.time.to_be_bytes());
     put_text(&mut bytes, draft.publisher.as_str());
     put_text(&mut bytes, draft.message_id.as_str());
@@ -105,15 +113,19 @@ pub(super) fn encode(draft: &Draft) -> Vec<u8> {
     if let Some(user) = &draft.user {
         put_text(&mut bytes, user.as_str());
     }
+    if let Some(offset) = draft.reply_to {
+        bytes.extend_from_slice(&offset.to_be_bytes());
+    }
     bytes.extend_from_slice(payload);
     bytes
 }
 
 pub(super) fn decode(offset: u64, bytes: &[u8]) -> Result<Arc<Publication>, LogError> {
-    let mut input = Input::new(bytes, "a publication")?;
+    let mut input = Input::publication(bytes)?;
     let header = input.header()?;
     let event = input.name()?;
     let user = if header.flags & HAS_USER != 0 { Some(input.name::<UserId>()?) } else { None };
+    let reply_to = if header.flags & HAS_REPLY != 0 { Some(input.number()?) } else { None };
     let payload = if header.flags & IS_BINARY != 0 {
         Payload::Binary(Binary(Bytes::copy_from_slice(input.rest)))
     } else {
@@ -127,6 +139,7 @@ pub(super) fn decode(offset: u64, bytes: &[u8]) -> Result<Arc<Publication>, LogE
         payload,
         user,
         time: header.time,
+        reply_to,
     }))
 }
 
@@ -140,7 +153,7 @@ pub(super) struct Header<'a> {
 
 impl<'a> Header<'a> {
     pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, LogError> {
-        Input::new(bytes, "a publication")?.header()
+        Input::publication(bytes)?.header()
     }
 }
 
@@ -154,12 +167,24 @@ fn put_text(bytes: &mut Vec<u8>, text: &str) {
 struct Input<'a> {
     rest: &'a [u8],
     what: &'static str,
+    version: u8,
 }
 
 impl<'a> Input<'a> {
     fn new(bytes: &'a [u8], what: &'static str) -> Result<Self, LogError> {
+        Self::of(bytes, what, VERSION)
+    }
+
+    fn publication(bytes: &'a [u8]) -> Result<Self, LogError> {
+        Self::of(bytes, "a publication", VERSION_WITH_REPLY)
+    }
+
+    /// `newest`: the versions up to it are known.
+    fn of(bytes: &'a [u8], what: &'static str, newest: u8) -> Result<Self, LogError> {
         match bytes.split_first() {
-            Some((&VERSION, rest)) => Ok(Self { rest, what }),
+            Some((&version, rest)) if (VERSION..=newest).contains(&version) => {
+                Ok(Self { rest, what, version })
+            }
             Some((version, _)) => Err(damaged(format_args!("{what} has the unknown version {version}"))),
             None => Err(damaged(format_args!("{what} is empty"))),
         }
@@ -167,7 +192,8 @@ impl<'a> Input<'a> {
 
     fn header(&mut self) -> Result<Header<'a>, LogError> {
         let [flags] = self.take()?;
-        if flags & !(HAS_USER | IS_BINARY) != 0 {
+        let since_then = if self.version >= VERSION_WITH_REPLY { HAS_REPLY } else { 0 };
+        if flags & !(HAS_USER | IS_BINARY | since_then) != 0 {
             return Err(self.damaged(format_args!("unknown flags {flags:#x}")));
         }
         let time = self.number()?;
@@ -214,11 +240,16 @@ mod tests {
     use super::*;
     use crate::log::fixture::{channel, draft};
 
-    fn drafts() -> [Draft; 3] {
+    fn drafts() -> [Draft; 4] {
         let json = Draft { user: Some("ann".parse().unwrap()), ..draft("ann", 7) };
         let bytes = Payload::Binary(Binary(Bytes::from_static(&[0, 255, 1])));
         let empty = Payload::Binary(Binary(Bytes::new()));
-        [Draft { payload: bytes, ..json.clone() }, Draft { payload: empty, ..draft("bob", 8) }, json]
+        [
+            Draft { payload: bytes, ..json.clone() },
+            Draft { payload: empty, ..draft("bob", 8) },
+            Draft { reply_to: Some(6), ..json.clone() },
+            json,
+        ]
     }
 
     #[test]

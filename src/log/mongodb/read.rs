@@ -309,6 +309,7 @@ enum Read {
 fn as_published() -> Document {
     doc! {
         "_id": 0, "offset": 1, "message_id": 1, "event": 1, "user": 1, "time": 1, "data": 1, "binary": 1,
+        "reply_to": 1,
     }
 }
 

@@ -85,6 +85,9 @@ impl Key {
             document.append(cstr!("user"), user.as_str());
         }
         document.append(cstr!("time"), to_number(draft.time));
+        if let Some(offset) = draft.reply_to {
+            document.append(cstr!("reply_to"), to_number(offset));
+        }
         match &draft.payload {
             Payload::Json(json) => document.append(cstr!("data"), json.as_str()),
             Payload::Binary(Binary(bytes)) => {
@@ -141,6 +144,10 @@ pub(super) fn decode(document: &RawDocument) -> Result<Arc<Publication>, LogErro
         Some(_) => Some(name(document, "user")?),
         None => None,
     };
+    let reply_to = match document.get("reply_to").map_err(damaged)? {
+        Some(_) => Some(number(document, "reply_to")?),
+        None => None,
+    };
     let payload = if document.get("data").map_err(damaged)?.is_some() {
         Payload::Json(Json::parse(document.get_str("data").map_err(damaged)?).map_err(damaged)?)
     } else {
@@ -154,6 +161,7 @@ pub(super) fn decode(document: &RawDocument) -> Result<Arc<Publication>, LogErro
         payload,
         user,
         time: time(document)?,
+        reply_to,
     }))
 }
 
@@ -211,11 +219,16 @@ mod tests {
     use super::*;
     use crate::log::fixture::{channel, draft};
 
-    fn drafts() -> [Draft; 3] {
+    fn drafts() -> [Draft; 4] {
         let json = Draft { user: Some("ann".parse().unwrap()), ..draft("ann", 7) };
         let bytes = Payload::Binary(Binary(Bytes::from_static(&[0, 255, 1])));
         let empty = Payload::Binary(Binary(Bytes::new()));
-        [Draft { payload: bytes, ..json.clone() }, Draft { payload: empty, ..draft("bob", 8) }, json]
+        [
+            Draft { payload: bytes, ..json.clone() },
+            Draft { payload: empty, ..draft("bob", 8) },
+            Draft { reply_to: Some(6), ..json.clone() },
+            json,
+        ]
     }
 
     #[test]

@@ -327,6 +327,9 @@ impl<D: Doors> Life<D> {
             event: EventName::default(),
             data: Json::from_value(&data(message, self.stage.payload)).ok(),
             binary: None,
+            reply_to: None,
+            mentions: Vec::new(),
+            expires_in: None,
         })
     }
 

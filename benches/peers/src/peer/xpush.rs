@@ -103,6 +103,9 @@ impl Peer for Xpush {
             event: EventName::default(),
             data: None,
             binary: Some(Binary(payload.to_vec().into())),
+            reply_to: None,
+            mentions: Vec::new(),
+            expires_in: None,
         }))
     }
 }

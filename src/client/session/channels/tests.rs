@@ -28,6 +28,7 @@ fn publication(offset: u64) -> Publication {
         binary: None,
         user: None,
         time: 0,
+        reply_to: None,
     }
 }
 
