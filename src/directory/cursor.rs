@@ -54,11 +54,12 @@ impl Directory {
         &self,
         channel: &ChannelName,
         user: &UserId,
-        mark: impl Fn(&mut Member) -> Option<u64>,
+        mark: impl Fn(&mut Member) -> Option<u64> + Sync,
     ) -> Result<Option<u64>> {
         let key = Member::key(channel, user);
-        self.change(async |directory| {
-            let member = directory.read::<Member>(&key).await?;
+        let (key, mark) = (&key, &mark);
+        self.change(|| async move {
+            let member = self.read::<Member>(&key).await?;
             let Some(mut member) = member.filter(|member| member.value.state == MemberState::Active) else {
                 return Err(DirectoryError::NotFound("member"));
             };

@@ -68,12 +68,15 @@ impl Directory {
     }
 
     /// Commits what `plan` makes of the present state; if somebody was quicker, plans again.
-    pub(crate) async fn change<T>(
-        &self,
-        mut plan: impl AsyncFnMut(&Self) -> Result<(Commit, T)>,
-    ) -> Result<T> {
+    ///
+    /// The plan is a closure that gives a future (`|| async { … }`): that of an async closure can't be sent to another
+    /// thread, as what serves HTTP and sessions has to be.
+    pub(crate) async fn change<T, F>(&self, plan: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<(Commit, T)>>,
+    {
         for _ in 0..MAX_TRIES {
-            let (commit, outcome) = plan(self).await?;
+            let (commit, outcome) = plan().await?;
             if commit.writes.is_empty() {
                 return Ok(outcome);
             }
