@@ -27,3 +27,4 @@ pub mod rate;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod session;
+pub mod webhook;

@@ -23,7 +23,7 @@ pub use layer::Place;
 pub use parts::Access;
 pub use schema::{
     Auth, BackendKey, Config, Development, Limits, Listen, Log, LogFormat, MongoDb, NamespaceSection, Node,
-    Origins, PublicUrls, Redis, RetentionKind, Role, Secret, Store, Tls, TokenKey, ZooKeeper,
+    Origins, PublicUrls, Redis, RetentionKind, Role, Secret, Store, Tls, TokenKey, Webhooks, ZooKeeper,
 };
 pub use unit::{Size, Span};
 

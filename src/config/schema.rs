@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use xpush_protocol::Namespace;
 
@@ -29,6 +30,7 @@ pub struct Config {
     pub redis: Redis,
     pub mongodb: MongoDb,
     pub zookeeper: ZooKeeper,
+    pub webhooks: Webhooks,
     pub development: Development,
     pub namespaces: BTreeMap<Namespace, NamespaceSection>,
 }
@@ -222,6 +224,14 @@ pub enum LogFormat {
     Json,
 }
 
+/// What this server calls by itself: webhooks, and the keys of token issuers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Webhooks {
+    /// Networks that may be called though they are not public, as in `10.0.0.0/8`; these without TLS too.
+    pub allow_private: Vec<IpNet>,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Development {
@@ -314,6 +324,7 @@ impl Default for Config {
             redis: Redis::default(),
             mongodb: MongoDb::default(),
             zookeeper: ZooKeeper::default(),
+            webhooks: Webhooks::default(),
             development: Development::default(),
             namespaces: namespaces.into_iter().flatten().collect(),
         }

@@ -1,11 +1,12 @@
 //! A configuration in which every key is set: what keys there are, and of what kind each is, is read from it, so
 //! there is no second list to forget.
 
+use ipnet::IpNet;
 use toml::{Table, Value};
 
 use super::schema::{
     Auth, BackendKey, Config, Development, Limits, Listen, Log, LogFormat, MongoDb, NamespaceSection, Node,
-    Origins, PublicUrls, Redis, RetentionKind, Role, Secret, Store, Tls, TokenKey, ZooKeeper,
+    Origins, PublicUrls, Redis, RetentionKind, Role, Secret, Store, Tls, TokenKey, Webhooks, ZooKeeper,
 };
 use super::unit::Span;
 use crate::auth::{Algorithm, Permissions};
@@ -66,6 +67,7 @@ pub(super) fn specimen() -> Table {
             auth: Some(Secret(String::new())),
             session_timeout: Span::seconds(1),
         },
+        webhooks: Webhooks { allow_private: vec![IpNet::default()] },
         development: Development { allow_public: true },
         namespaces: "any".parse().map(|name| (name, namespace)).into_iter().collect(),
     };
