@@ -18,6 +18,9 @@ pub enum DirectoryError {
     Forbidden(String),
     #[error("{0}")]
     Invalid(String),
+    /// The kind of channel does not do that.
+    #[error("{0}")]
+    NotSupported(String),
     /// A bound of the app or of the server, by its name.
     #[error("{0}")]
     LimitReached(String),
@@ -43,6 +46,7 @@ impl DirectoryError {
             Self::AlreadyExists(_) => ErrorCode::AlreadyExists,
             Self::Forbidden(_) => ErrorCode::PermissionDenied,
             Self::Invalid(_) => ErrorCode::InvalidField,
+            Self::NotSupported(_) => ErrorCode::NotSupported,
             Self::LimitReached(_) => ErrorCode::LimitReached,
             Self::Stale => ErrorCode::PreconditionFailed,
             Self::InvalidCredentials => ErrorCode::InvalidCredentials,

@@ -8,6 +8,7 @@
 //! Invariant: no vendor, no transport, no HTTP. Who may ask for something is checked by the caller of a room, unless it
 //! depends on what the room keeps (a member's role): then here, in the same commit.
 
+mod actor;
 mod api_key;
 mod app;
 mod change;
@@ -21,12 +22,15 @@ mod login;
 mod member;
 mod notice;
 mod oidc;
+mod page;
 mod password;
+mod quota;
 mod record;
 mod role;
 mod signing;
 mod standing;
 pub mod store;
+mod text;
 mod user;
 
 use std::{
@@ -34,13 +38,19 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+pub use actor::Actor;
 pub use change::{Change, ChangeFeed};
-pub use channel::{Channel, Kind};
+pub use channel::{
+    Channel, ChannelPatch, ChannelProfile, DIRECT_NAMESPACE, INITIAL_MEMBERS, Kind, NewChannel, Seen,
+};
 pub use error::DirectoryError;
-pub use friend::{Friend, FriendState};
-pub use member::{Member, MemberState, Notify};
+pub use friend::{Befriended, Friend, FriendState};
+pub use group::{GROUP_USERS, Group};
+pub use member::{Acted, Conversation, Invitation, Member, MemberPatch, MemberState, Notify, Receipt};
 pub use notice::Notice;
-pub(crate) use record::{Record, Tagged};
+pub use page::{Page, PageQuery};
+pub(crate) use record::Record;
+pub use record::Tagged;
 pub use role::{Action, Role};
 pub use standing::{ChannelRules, Membership, Standing};
 use store::Store;

@@ -62,7 +62,9 @@ impl Directory {
             _ => None,
         };
         Ok(Standing {
-            channel: found.as_ref().map(|found| ChannelRules { kind: found.kind, public: found.public }),
+            channel: found
+                .as_ref()
+                .map(|found| ChannelRules { kind: found.kind, public: found.profile.public }),
             blocked: found.as_ref().is_some_and(|found| found.blocked),
             // Of a channel that is going some entries may still be there.
             member: member.filter(|_| found.is_some()).map(|member| member.standing()),
