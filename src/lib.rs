@@ -14,6 +14,8 @@ pub mod channel;
 pub mod client;
 pub mod config;
 pub mod directory;
+#[cfg(feature = "embedded")]
+mod disk;
 #[cfg(feature = "server")]
 pub mod http;
 pub mod log;

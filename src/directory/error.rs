@@ -53,7 +53,8 @@ impl DirectoryError {
             Self::InvalidToken(_) => ErrorCode::InvalidToken,
             Self::Busy(_) => ErrorCode::Busy,
             Self::Store(StoreError::Unavailable(_)) => ErrorCode::DirectoryUnavailable,
-            Self::Store(StoreError::Damaged(_)) => ErrorCode::Internal,
+            Self::Store(StoreError::Damaged(_) | StoreError::Refused(_)) => ErrorCode::Internal,
+            Self::Store(StoreError::TooLarge(_)) => ErrorCode::TooLarge,
         }
     }
 }

@@ -10,6 +10,9 @@ use futures_util::future::{BoxFuture, ready};
 
 use super::{Commit, CommitError, Entry, Key, Scan, Store, StoreError};
 
+/// Writes between two looks for what has expired.
+const SWEEP_AFTER: u64 = 1 << 14;
+
 #[derive(Default)]
 pub struct Memory(Mutex<Table>);
 
@@ -27,10 +30,11 @@ impl Memory {
 
 impl Table {
     fn get(&self, key: &Key) -> Option<Entry> {
-        self.entries.get(key).filter(|entry| is_live(entry)).cloned()
+        self.entries.get(key).filter(|entry| entry.is_live(SystemTime::now())).cloned()
     }
 
     fn commit(&mut self, commit: Commit) -> Result<(), CommitError> {
+        commit.check()?;
         let holds =
             |(key, version): &(Key, Option<u64>)| self.get(key).map(|entry| entry.version) == *version;
         if !commit.expects.iter().all(holds) {
@@ -47,13 +51,13 @@ impl Table {
                     self.entries.remove(&write.key);
                 }
             }
+            let now = SystemTime::now();
+            if self.versions.is_multiple_of(SWEEP_AFTER) {
+                self.entries.retain(|_, entry| entry.is_live(now));
+            }
         }
         Ok(())
     }
-}
-
-fn is_live(entry: &Entry) -> bool {
-    entry.expires.is_none_or(|at| at > SystemTime::now())
 }
 
 impl Store for Memory {
@@ -67,13 +71,13 @@ impl Store for Memory {
     }
 
     fn scan<'a>(&'a self, scan: Scan) -> BoxFuture<'a, Result<Vec<(Key, Entry)>, StoreError>> {
-        let table = self.table();
+        let (table, now) = (self.table(), SystemTime::now());
         let wanted = |(key, entry): &(&Key, &Entry)| {
             let behind = scan
                 .after
                 .as_ref()
                 .is_none_or(|after| if scan.backward { *key < after } else { *key > after });
-            scan.prefix.holds(key) && behind && is_live(entry)
+            scan.prefix.holds(key) && behind && entry.is_live(now)
         };
         let owned = |(key, entry): (&Key, &Entry)| (key.clone(), entry.clone());
         let entries = table.entries.iter();

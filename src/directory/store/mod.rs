@@ -8,6 +8,8 @@
 
 #[cfg(test)]
 pub(crate) mod contract;
+#[cfg(feature = "embedded")]
+mod embedded;
 mod key;
 mod memory;
 
@@ -17,6 +19,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 
+#[cfg(feature = "embedded")]
+pub use self::embedded::Embedded;
 pub use self::key::{Key, MAX_KEY, Prefix};
 pub use self::memory::Memory;
 
@@ -29,6 +33,10 @@ pub const SCAN_LIMIT: usize = 1_000;
 
 /// Bytes of a value.
 pub const MAX_VALUE: usize = 1 << 20;
+
+/// Bytes of all values and keys of one commit. What one request brings is far below; a store that writes them as one
+/// message or one journal entry has a bound of its own not far above.
+pub const COMMIT_BYTES: usize = 16 << 20;
 
 /// An ordered map of keys to values.
 ///
@@ -56,6 +64,12 @@ pub struct Entry {
     /// Another one with every write of the key, and never the same again, even after a deletion.
     pub version: u64,
     pub expires: Option<SystemTime>,
+}
+
+impl Entry {
+    fn is_live(&self, now: SystemTime) -> bool {
+        self.expires.is_none_or(|at| at > now)
+    }
 }
 
 /// Which entries.
@@ -93,7 +107,7 @@ pub struct Write {
     pub key: Key,
     /// `None`: it goes.
     pub value: Option<Bytes>,
-    /// It goes by itself then. Only for what is written.
+    /// It goes by itself then, to the millisecond. Only for what is written.
     pub expires: Option<SystemTime>,
 }
 
@@ -142,6 +156,36 @@ impl Commit {
         self.durability = Durability::Soon;
         self
     }
+
+    /// Keys that it names and bytes that it writes.
+    fn size(&self) -> (usize, usize) {
+        let written = |write: &Write| write.key.as_str().len() + write.value.as_ref().map_or(0, Bytes::len);
+        let expected = |(key, _): &(Key, Option<u64>)| key.as_str().len();
+        let bytes =
+            self.writes.iter().map(written).sum::<usize>() + self.expects.iter().map(expected).sum::<usize>();
+        (self.expects.len() + self.writes.len(), bytes)
+    }
+
+    /// What no store takes. The rooms above have bounds of their own, so this is for what they forgot.
+    fn check(&self) -> Result<(), StoreError> {
+        let (keys, bytes) = self.size();
+        let mut written = self.writes.iter();
+        let is_key = |key: &Key| (1..=MAX_KEY).contains(&key.as_str().len());
+        let what = if keys > COMMIT_KEYS {
+            "so many entries at once"
+        } else if bytes > COMMIT_BYTES {
+            "so much at once"
+        } else if !self.expects.iter().all(|(key, _)| is_key(key))
+            || !self.writes.iter().all(|write| is_key(&write.key))
+        {
+            "a name of that length"
+        } else if written.any(|write| write.value.as_ref().is_some_and(|value| value.len() > MAX_VALUE)) {
+            "an entry of that size"
+        } else {
+            return Ok(());
+        };
+        Err(StoreError::TooLarge(what))
+    }
 }
 
 /// Why a store can't do it.
@@ -153,6 +197,11 @@ pub enum StoreError {
     /// What is stored is not what was written. No retry helps.
     #[error("the directory is damaged: {0}")]
     Damaged(String),
+    /// At opening. No retry helps: somebody else has it, it is of a newer version, or the address is none.
+    #[error("the directory can't be opened: {0}")]
+    Refused(String),
+    #[error("the directory does not keep {0}")]
+    TooLarge(&'static str),
 }
 
 /// Why a commit was not done.

@@ -7,7 +7,6 @@
 //! busy: 35 µs for an extent, 110 µs for the last 50, the way to the other thread and back included), but the slowest
 //! of a hundred took 4 ms, and no connection of the same worker should wait for that.
 
-mod journal;
 mod record;
 mod retention;
 mod store;

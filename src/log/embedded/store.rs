@@ -4,12 +4,10 @@
 //! whole. `LOCK` is held by the process that has it open. `database` belongs to fjall.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Read, Write},
+    fs::{self, File},
+    io::{self, Write},
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
-    time::{Duration, Instant},
 };
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
@@ -18,9 +16,9 @@ use xpush_protocol::{ChannelName, Epoch};
 
 use super::{
     super::{Extent, From, LogError, Page, Query},
-    journal,
     record::{self, Trimmed},
 };
+use crate::disk::{DiskError, describe, journal, take_lock};
 
 /// The newest format that this version knows, and the one that it writes.
 const FORMAT: u32 = 1;
@@ -34,10 +32,6 @@ const MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Write tables and merge them, in the background.
 const WORKERS: usize = 2;
-
-/// A process that was told to stop may not have let go of the directory yet.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
-const LOCK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The directory of a store, held by this process.
 pub(super) struct Directory {
@@ -188,40 +182,6 @@ fn collect(
     failure.map_or(Ok(page), Err)
 }
 
-fn take_lock(path: &Path) -> Result<File, LogError> {
-    let failed = |error: io::Error| LogError::Open { reason: describe(&error), path: path.to_owned() };
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path.join("LOCK"))
-        .map_err(failed)?;
-    let asked = Instant::now();
-    let locked = loop {
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) if asked.elapsed() < LOCK_PATIENCE => thread::sleep(LOCK_INTERVAL),
-            locked => break locked,
-        }
-    };
-    match locked {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder);
-            let reason = format!(
-                "another xpush has it open (process {}). Stop that one, or point `store.path` elsewhere",
-                holder.trim()
-            );
-            return Err(LogError::Open { path: path.to_owned(), reason });
-        }
-        Err(TryLockError::Error(error)) => return Err(failed(error)),
-    }
-    // For the message above; the lock holds without it.
-    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-    Ok(file)
-}
-
 /// Makes the database beside its place and then moves it there: a crash on the way leaves nothing that looks like
 /// one.
 fn make_database(path: &Path, exists: bool) -> Result<(), LogError> {
@@ -289,6 +249,15 @@ fn open_failed(path: &Path, error: &fjall::Error) -> LogError {
     LogError::Open { path: path.to_owned(), reason }
 }
 
+impl std::convert::From<DiskError> for LogError {
+    fn from(error: DiskError) -> Self {
+        match error {
+            DiskError::Open { path, reason } => Self::Open { path, reason },
+            DiskError::Damaged { reason } => Self::Damaged { reason },
+        }
+    }
+}
+
 pub(super) fn read_failed(error: &fjall::Error) -> LogError {
     match error {
         fjall::Error::Io(error) => LogError::Unavailable { reason: format!("a read failed: {error}") },
@@ -296,19 +265,5 @@ pub(super) fn read_failed(error: &fjall::Error) -> LogError {
             LogError::Unavailable { reason: format!("a read failed: {error}") }
         }
         error => LogError::Damaged { reason: error.to_string() },
-    }
-}
-
-/// An I/O error and what to do about it.
-pub(super) fn describe(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            format!("{error}. The user that xpush runs as must be able to write there")
-        }
-        io::ErrorKind::ReadOnlyFilesystem => format!("{error}. Mount it writable"),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            format!("the disk is full ({error}). Make room there; the log goes on by itself")
-        }
-        _ => error.to_string(),
     }
 }

@@ -224,7 +224,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// The journal that is written to; there is one as long as little is written.
 fn journal(store: &Path) -> PathBuf {
-    let mut journals = super::journal::journals(&store.join("database")).unwrap();
+    let mut journals = crate::disk::journal::journals(&store.join("database")).unwrap();
     assert_eq!(journals.len(), 1);
     journals.remove(0)
 }

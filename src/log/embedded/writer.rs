@@ -7,8 +7,7 @@
 
 use std::{
     collections::HashMap,
-    fs, io,
-    io::Write as _,
+    io,
     sync::{Arc, PoisonError, mpsc},
     time::{Duration, Instant},
 };
@@ -20,11 +19,14 @@ use xpush_protocol::{ChannelName, Cursor};
 
 use super::{
     super::{Appended, Extent, LogError},
-    Shared, journal, record,
+    Shared, record,
     retention::Retention,
     store::{self, Directory, Store},
 };
-use crate::publication::Draft;
+use crate::{
+    disk::{self, journal, probe},
+    publication::Draft,
+};
 
 /// A commit holds so many appends at most: more would only make the first of them wait longer.
 const MAX_COMMIT: usize = 2048;
@@ -35,25 +37,12 @@ const MAX_COMMIT_BYTES: usize = 4 * 1024 * 1024;
 /// The ends of so many channels are remembered, twice: the last used, and those before.
 const CACHED_EXTENTS: usize = 32 * 1024;
 
-/// Memtables that wait to be written as a table, of one keyspace. At 4 of them fjall waits within a commit, and
-/// goes on waiting if its workers have failed; so we wait before, where that can be seen.
-const MAX_SEALED_MEMTABLES: usize = 2;
-
-/// Tables that were not merged yet. At 20 fjall slows down within a commit, at 30 it waits in the same way.
-const MAX_UNMERGED_TABLES: usize = 18;
-
-/// How often it is looked whether fjall's workers caught up.
-const CATCH_UP_INTERVAL: Duration = Duration::from_millis(2);
-
 /// The first pause after a failure. It doubles up to `MAX_RETRY_PAUSE`.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(5);
 
 /// What goes well for so long has nothing to do with an earlier failure.
 const STABLE: Duration = Duration::from_secs(60);
-
-/// After a failure the log goes on when so much can be written: with less, it would fail again at once.
-const PROBE_BYTES: usize = 4 * 1024 * 1024;
 
 /// An append that waits.
 pub(super) struct Append {
@@ -169,7 +158,7 @@ impl Writer {
         if self.failure.is_none() {
             let shared = self.shared.clone();
             let store = shared.store.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(Err(error)) = store.as_ref().map(wait_for_workers) {
+            if let Some(Err(error)) = store.as_ref().map(catch_up) {
                 return Err(self.fail(&error));
             }
         }
@@ -281,10 +270,10 @@ impl Writer {
     fn fail(&mut self, error: &fjall::Error) -> LogError {
         let path = self.directory.path.display();
         let reason = match error {
-            fjall::Error::Io(error) => store::describe(error),
+            fjall::Error::Io(error) => disk::describe(error),
             // One of fjall's workers failed, which it doesn't tell more of. Mostly this is why:
-            _ => match probe(&self.directory) {
-                Err(error) => store::describe(&error),
+            _ => match probe(&self.directory.path) {
+                Err(error) => disk::describe(&error),
                 Ok(()) => format!("the database could not write in the background ({error})"),
             },
         };
@@ -307,10 +296,10 @@ impl Writer {
         }
         let path = &self.directory.path;
         let unavailable = |error: io::Error| {
-            let reason = format!("{}: {}", path.display(), store::describe(&error));
+            let reason = format!("{}: {}", path.display(), disk::describe(&error));
             LogError::Unavailable { reason }
         };
-        let opened = probe(&self.directory).map_err(unavailable).and_then(|()| {
+        let opened = probe(&self.directory.path).map_err(unavailable).and_then(|()| {
             self.shared.close_store();
             journal::rewrite(&self.directory.database()).map_err(unavailable)?;
             let store = Store::open(&self.directory)
@@ -382,27 +371,6 @@ impl Extents {
     }
 }
 
-/// Lets fjall's workers catch up before they must.
-fn wait_for_workers(store: &Store) -> fjall::Result<()> {
-    let behind = |keyspace: &fjall::Keyspace| {
-        keyspace.sealed_memtable_count() >= MAX_SEALED_MEMTABLES
-            || keyspace.l0_table_count() >= MAX_UNMERGED_TABLES
-    };
-    while [&store.publications, &store.messages, &store.channels].into_iter().any(behind) {
-        // Writes nothing; it fails if a worker has failed.
-        store.db.persist(PersistMode::Buffer)?;
-        std::thread::sleep(CATCH_UP_INTERVAL);
-    }
-    Ok(())
-}
-
-/// Is there room to go on?
-fn probe(directory: &Directory) -> io::Result<()> {
-    let path = directory.path.join("probe");
-    let written = fs::File::create(&path).and_then(|mut file| {
-        file.write_all(&vec![1; PROBE_BYTES])?;
-        file.sync_all()
-    });
-    let removed = fs::remove_file(path);
-    written.and(removed)
+fn catch_up(store: &Store) -> fjall::Result<()> {
+    disk::catch_up(&store.db, &[&store.publications, &store.messages, &store.channels])
 }

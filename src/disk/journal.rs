@@ -19,7 +19,7 @@ use std::{
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::super::LogError;
+use super::DiskError;
 
 /// How much of a file is looked at at once.
 const CHUNK: usize = 64 * 1024;
@@ -31,8 +31,8 @@ const MAX_TORN: u64 = 256 * 1024 * 1024;
 const NEXT_SEQUENCE_NUMBERS: u64 = 1 << 20;
 
 /// Cuts off a last commit that isn't whole. Gives how many bytes that were.
-pub(super) fn mend(database: &Path) -> Result<u64, LogError> {
-    let failed = |error: io::Error| LogError::Open {
+pub(crate) fn mend(database: &Path) -> Result<u64, DiskError> {
+    let failed = |error: io::Error| DiskError::Open {
         path: database.to_owned(),
         reason: format!("its journal can't be read: {error}"),
     };
@@ -51,7 +51,7 @@ pub(super) fn mend(database: &Path) -> Result<u64, LogError> {
             let reason = format!(
                 "{path} can't be read at byte {whole}, though what was written after it is there. Put a backup back. To go on without everything behind that byte, run `truncate -s {whole} {path}`"
             );
-            return Err(LogError::Damaged { reason });
+            return Err(DiskError::Damaged { reason });
         }
         file.set_len(whole).and_then(|()| file.sync_all()).map_err(failed)?;
         cut += end - whole;
@@ -64,7 +64,7 @@ pub(super) fn mend(database: &Path) -> Result<u64, LogError> {
 /// The kernel tells of a failed write-back once, and then holds the pages for clean: the next sync would succeed
 /// and yet leave them unwritten. (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC
 /// 2020.) So every byte is written again, in its place, for which no space is needed.
-pub(super) fn rewrite(database: &Path) -> io::Result<()> {
+pub(crate) fn rewrite(database: &Path) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK];
     for path in journals(database)? {
         let mut file = OpenOptions::new().read(true).write(true).open(path)?;
@@ -84,7 +84,7 @@ pub(super) fn rewrite(database: &Path) -> io::Result<()> {
 }
 
 /// Oldest first; the last is the one that is written to.
-pub(super) fn journals(database: &Path) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn journals(database: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(database)? {
         let path = entry?.path();

@@ -1,0 +1,1 @@
+//! What the embedded store promises beyond the contract: it comes back, and says what is wrong.
