@@ -28,6 +28,7 @@ pub struct Metrics {
     deliveries: Counter,
     lags: Counter,
     gaps: Counter,
+    inboxes_missed: Counter,
     backends: Family<Backend, Gauge>,
 }
 
@@ -75,6 +76,12 @@ impl Default for Metrics {
             "Times that a subscriber was told that publications are lost",
             gaps.clone(),
         );
+        let inboxes_missed = Counter::default();
+        registry.register(
+            "inboxes_missed",
+            "Messages whose members' inboxes were not told, for want of room",
+            inboxes_missed.clone(),
+        );
         let backends = Family::default();
         let help = "Whether a backend (log, broker, membership) answered when it was asked last: 1 or 0";
         registry.register("backend_up", help, backends.clone());
@@ -89,6 +96,7 @@ impl Default for Metrics {
             deliveries,
             lags,
             gaps,
+            inboxes_missed,
             backends,
         }
     }
@@ -128,6 +136,10 @@ impl Metrics {
 
     pub fn delivered(&self, publications: u64) {
         self.deliveries.inc_by(publications);
+    }
+
+    pub fn inbox_missed(&self) {
+        self.inboxes_missed.inc();
     }
 
     pub fn lagged(&self) {

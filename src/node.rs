@@ -8,9 +8,13 @@
 
 mod announce;
 mod balance;
+mod contacts;
+mod gate;
 mod health;
 mod history;
+mod inbox;
 mod lookup;
+mod mark;
 mod route;
 mod tend;
 
@@ -36,19 +40,24 @@ use xpush_protocol::{
 };
 
 use announce::Untold;
+use contacts::Contacts;
+use gate::Gate;
 pub use health::Health;
 pub use history::HistoryQuery;
+pub use inbox::inbox_of;
+use inbox::{Inboxes, Untold as UntoldMessage};
+pub use mark::Mark;
 use route::Routes;
 
 use crate::{
     auth::{ApiKey, Auth, Backend, Rights, SessionState},
     broker::{Broker, Carried, Inbox, Taken, Topic},
     channel::{Channels, PRESENCE_EVENTS_LIMIT},
-    directory::Directory,
+    directory::{Directory, DirectoryError},
     log::{Appended, Log, LogError},
     membership::{Membership, NodeId},
     metrics::Metrics,
-    namespace::{Namespaces, Policy, Retention},
+    namespace::{Access, Namespaces, Policy, Retention},
     presence::{List, Presence},
     publication::{Draft, Publisher},
     rate::{Allowance, Rates},
@@ -119,6 +128,9 @@ pub struct Node {
     /// subscribers have not.
     publishing: TaskTracker,
     untold: Untold,
+    gate: Gate,
+    inboxes: Inboxes,
+    contacts: Contacts,
     routes: Routes,
     draining: AtomicBool,
     /// An operator wants this node to leave.
@@ -164,6 +176,9 @@ impl Node {
             rates,
             publishing: TaskTracker::new(),
             untold: Untold::default(),
+            gate: Gate::default(),
+            inboxes: Inboxes::default(),
+            contacts: Contacts::default(),
             routes: Routes::default(),
             draining: AtomicBool::new(false),
             leaving: CancellationToken::new(),
@@ -199,10 +214,22 @@ impl Node {
             Err(draft) => draft,
         };
         let policy = self.policy(channel)?;
-        if matches!(policy.retention, Retention::Durable { .. }) && self.is_in_cluster() {
-            return self.publish_routed(policy, channel, draft).await;
+        let told = (policy.access == Access::Members).then(|| UntoldMessage::new(channel, &draft));
+        let publishing = if matches!(policy.retention, Retention::Durable { .. }) && self.is_in_cluster() {
+            self.publish_routed(policy, channel, draft).await?
+        } else {
+            self.publish_here(policy, channel, draft, ()).await?
+        };
+        let Some(told) = told else { return Ok(publishing) };
+        let node = Arc::clone(self);
+        Ok(async move {
+            let published = publishing.await?;
+            if let (cursor, false) = published {
+                node.told_of(told, cursor.offset);
+            }
+            Ok(published)
         }
-        self.publish_here(policy, channel, draft, ()).await
+        .boxed())
     }
 
     /// As `publish`, where there is nothing to wait for. Gives the draft back where there is.
@@ -347,6 +374,18 @@ impl Node {
         Ok(ApiKey::is_meant(bearer).then(|| self.auth.api_keys.check(bearer)).transpose()?)
     }
 
+    /// Whether the user, the device and the login that rights are of still stand.
+    pub(crate) async fn check_account(&self, rights: &Rights) -> Result<(), DirectoryError> {
+        // Until the rooms of users and logins are there: no token is of an account.
+        let _ = rights.account();
+        Ok(())
+    }
+
+    /// Changes of rights so far: what was decided before one of them has to be looked at again.
+    pub(crate) fn changes(&self) -> u64 {
+        self.gate.changes()
+    }
+
     pub(crate) fn verify(&self, token: &str) -> Result<Rights, Refusal> {
         Ok(self.auth.verifier.verify(token, SystemTime::now())?)
     }
@@ -399,6 +438,7 @@ impl Node {
     pub(crate) async fn leave(&self, channel: &ChannelName, session: &SessionId, connection: u64) {
         if let Some(left) = self.presence.leave(channel, session, connection).await {
             let (member, occupancy) = (left.member, left.occupancy);
+            self.note_user(channel, member.user.as_ref(), occupancy, false);
             let leave = Leave { channel: channel.clone(), member, occupancy };
             self.tell_presence(channel.clone(), occupancy, ServerFrame::Leave(leave)).await;
         }
@@ -416,6 +456,7 @@ impl Node {
     }
 
     pub(crate) async fn tell_join(&self, join: Join) {
+        self.note_user(&join.channel, join.member.user.as_ref(), join.occupancy, true);
         self.tell_presence(join.channel.clone(), join.occupancy, ServerFrame::Join(join)).await;
     }
 

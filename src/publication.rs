@@ -101,6 +101,12 @@ impl Publisher {
         Self(format!("k:{key_id}").into())
     }
 
+    /// What the server itself has to say, as in inboxes.
+    #[must_use]
+    pub fn server() -> Self {
+        Self("x:".into())
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

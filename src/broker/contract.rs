@@ -258,6 +258,7 @@ pub(super) async fn a_private_message_is_counted_where_it_arrives(open: Open) {
         session: &session,
         user: Some(&user),
         device: Some(&device),
+        since: 0,
         connection: 1,
         generation: 1,
         outbox: &outbox,

@@ -29,7 +29,7 @@ use crate::{
     log::{Extent, From, Log, LogError, Page, Query},
     namespace::{Policy, Retention},
     publication::Publication,
-    session::{DeliveryKey, Outbox, now},
+    session::{DeliveryKey, Outbox, Recheck, now},
 };
 
 /// Publications that came before their turn and wait for the ones between. Beyond it the newest are dropped: the
@@ -300,6 +300,14 @@ impl Channel {
         }
         self.hand_out_early(&mut state);
         Ok(state.hole_since.is_some())
+    }
+
+    /// The channel's rules changed: who is here asks whether it still may be.
+    pub(crate) fn recheck(&self) {
+        let recheck = Recheck::Channel(self.name.clone());
+        for (_, subscriber) in &self.state().subscribers {
+            subscriber.outbox.ask_recheck(&recheck);
+        }
     }
 
     /// Tells all subscribers something that is in no log. Who reads too slowly misses it.

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// How far back is read again: more than clocks differ and a commit takes.
-const OVERLAP: Duration = Duration::from_secs(10);
+const OVERLAP: Duration = Duration::from_secs(5);
 
 /// How long a change is kept for nodes that could not read. One that was away for longer checks all of its sessions.
 pub(crate) const KEPT: Duration = Duration::from_secs(600);
@@ -40,7 +40,15 @@ pub enum Change {
     /// The app's policy or keys changed, or it is gone.
     App { app: AppId },
     /// A session of the user began where the app allows one (of the user, or of the device): the others end.
-    Entered { app: AppId, user: UserId, device: Option<DeviceId>, session: SessionId },
+    Entered {
+        app: AppId,
+        user: UserId,
+        /// `None`: one session of the user; else one of this device.
+        device: Option<DeviceId>,
+        session: SessionId,
+        /// When it began, in milliseconds since 1970. Of two the later one stays.
+        at: u64,
+    },
 }
 
 impl Record for Change {}

@@ -18,6 +18,7 @@ mod device;
 mod error;
 mod friend;
 mod group;
+mod hearing;
 mod login;
 mod member;
 mod notice;

@@ -49,16 +49,14 @@ impl Caller {
         Err(Refusal::new(ErrorCode::PermissionDenied, "this needs an API key without restrictions"))
     }
 
-    pub(super) fn require(
+    /// By a grant, or by what the directory says of the channel's members.
+    pub(super) async fn require(
         &self,
+        node: &Node,
         permission: Permission,
         channel: &xpush_protocol::ChannelName,
     ) -> Result<(), Refusal> {
-        if self.rights.allows(permission, channel) {
-            return Ok(());
-        }
-        let message = format!("the caller may not `{permission}` on {channel}");
-        Err(Refusal::new(ErrorCode::PermissionDenied, message))
+        node.require(&self.rights, permission, channel).await
     }
 }
 

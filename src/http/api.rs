@@ -99,7 +99,7 @@ pub(super) async fn publish(
         let (api, caller, draft) = (&api, &caller, draft.clone());
         async move {
             let done = async {
-                caller.require(Permission::Publish, &channel)?;
+                caller.require(&api.node, Permission::Publish, &channel).await?;
                 if !caller.is_backend {
                     api.node.admit_publish(&api.node.allowance(&caller.publisher))?;
                 }
@@ -141,7 +141,7 @@ pub(super) async fn history(
     Query(parameters): Query<HistoryParameters>,
 ) -> Result<Json<HistoryPage>, Problem> {
     let HistoryParameters { cursor, backward, limit } = parameters;
-    caller.require(Permission::History, &channel)?;
+    caller.require(&api.node, Permission::History, &channel).await?;
     let cursor = cursor.map(|text| text.parse()).transpose().map_err(invalid_name)?;
     let page = api.node.history(&channel, HistoryQuery { cursor, backward, limit }).await?;
     Ok(Json(page))
@@ -153,7 +153,7 @@ pub(super) async fn presence(
     caller: Caller,
     Path(channel): Path<ChannelName>,
 ) -> Result<Json<PresenceList>, Problem> {
-    caller.require(Permission::Presence, &channel)?;
+    caller.require(&api.node, Permission::Presence, &channel).await?;
     let list = api.node.list_presence(&channel).await?;
     let (members, sessions, users) = (list.members, list.sessions, list.users);
     Ok(Json(PresenceList { id: 0, channel, members, sessions, users }))

@@ -41,7 +41,7 @@ impl Node {
     pub async fn tend(self: Arc<Self>, cancel: CancellationToken) {
         tokio::select! {
             () = cancel.cancelled() => {}
-            () = async { tokio::join!(self.tend_channels(), self.tend_sessions(), self.compare(), self.watch_nodes(), self.watch_backends(), self.append_for_others()); } => {}
+            () = async { tokio::join!(self.tend_channels(), self.tend_sessions(), self.compare(), self.watch_nodes(), self.watch_backends(), self.append_for_others(), self.follow_changes(), self.tell_inboxes(), self.tell_contacts()); } => {}
         }
     }
 

@@ -7,15 +7,15 @@ use std::{
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use xpush_protocol::{
-    ChannelName, ChannelSignal, ClientFrame, Cursor, ErrorCode, History, Message, MessageId, Payload,
-    PayloadError, Pong, Presence, PresenceList, Publish, Published, Refresh, Refreshed, Send, Sent,
-    ServerFrame, Signal, UnsubscribeReason,
+    ChannelName, ChannelSignal, ClientFrame, Cursor, DeviceId, ErrorCode, History, Message, MessageId,
+    Payload, PayloadError, Pong, Presence, PresenceList, Publish, Published, Read, Received, Refresh,
+    Refreshed, Send, Sent, ServerFrame, Signal,
 };
 
 use super::{Refusal, Session, check_event, check_extras};
 use crate::{
     auth::Permission,
-    node::{HistoryQuery, Node},
+    node::{HistoryQuery, Mark, Node},
     publication::{Draft, Publisher},
 };
 
@@ -75,15 +75,18 @@ impl Session {
                     .boxed(),
                 )
             }
-            ClientFrame::Read(_) | ClientFrame::Received(_) => {
-                let message = "this server keeps no cursors of members";
-                Doing::So(refused(Refusal::new(ErrorCode::NotSupported, message), None))
+            ClientFrame::Read(Read { channel, offset, .. }) => {
+                Doing::So(self.mark(id, channel, Mark::Read(offset)))
             }
             ClientFrame::Delete(command) => {
                 let message = "this server deletes no messages";
                 let refusal = Refusal::new(ErrorCode::NotSupported, message);
                 Doing::So(refused(refusal, Some(command.channel)))
             }
+            ClientFrame::Received(Received { channel, offset, .. }) => Doing::So(match self.device() {
+                Ok(device) => self.mark(id, channel, Mark::Received { device, offset }),
+                Err(refusal) => refused(refusal, Some(channel)),
+            }),
             ClientFrame::History(command) => {
                 let channel = command.channel.clone();
                 Doing::So(match self.history(command) {
@@ -116,7 +119,10 @@ impl Session {
 
     fn publish(&mut self, command: Publish) -> Doing<'_> {
         let (id, channel) = (command.id, command.channel.clone());
-        let published = match self.draft(command) {
+        let Some(decided) = self.decided(Permission::Publish, &channel) else {
+            return Doing::First(self.ask_and_publish(command).boxed());
+        };
+        let published = match decided.and_then(|()| self.draft(command)) {
             Ok(draft) => match self.node.publish_at_once(&channel, draft) {
                 Ok(published) => published,
                 Err(draft) => return Doing::First(get_in_line(&self.node, id, channel, draft).boxed()),
@@ -126,13 +132,25 @@ impl Session {
         Doing::So(Done::Now(published_answer(id, channel, published)))
     }
 
-    /// What is to be published, if it may be.
+    /// As `publish`, where the directory has to be asked whether it may be.
+    async fn ask_and_publish(&mut self, command: Publish) -> Done {
+        let (id, channel) = (command.id, command.channel.clone());
+        let draft = match self.require(Permission::Publish, &channel).await {
+            Ok(()) => self.draft(command),
+            Err(refusal) => Err(refusal),
+        };
+        match draft {
+            Ok(draft) => get_in_line(&self.node, id, channel, draft).await,
+            Err(refusal) => Done::Now(published_answer(id, channel, Err(refusal))),
+        }
+    }
+
+    /// What is to be published. Whether it may be was asked before.
     fn draft(&mut self, command: Publish) -> Result<Draft, Refusal> {
-        let Publish { id: _, channel, message_id, event, data, binary, reply_to, mentions, expires_in } =
+        let Publish { id: _, channel: _, message_id, event, data, binary, reply_to, mentions, expires_in } =
             command;
         self.refuse_expired()?;
         check_extras(&event, reply_to, &mentions, expires_in)?;
-        self.require(Permission::Publish, &channel)?;
         let publisher = self.admit_publish()?;
         Ok(Draft {
             publisher,
@@ -187,7 +205,7 @@ impl Session {
         let Signal { id: _, channel, event, data } = command;
         self.refuse_expired()?;
         check_event(&event)?;
-        self.require(Permission::Publish, &channel)?;
+        self.require(Permission::Publish, &channel).await?;
         self.admit_publish()?;
         self.node.policy(&channel)?;
         let (session, user) = (self.id.clone(), self.user().cloned());
@@ -196,12 +214,38 @@ impl Session {
         Ok(())
     }
 
+    /// The device that the token names. A session that has none counts as one for as long as it lasts.
+    fn device(&self) -> Result<DeviceId, Refusal> {
+        if let Some(device) = self.rights.account().and_then(|account| account.device.clone()) {
+            return Ok(device);
+        }
+        let name = |error: xpush_protocol::NameError| Refusal::new(ErrorCode::Internal, error.to_string());
+        self.id.as_str().parse().map_err(name)
+    }
+
+    /// Notes how far the user has come. The next command need not wait for it.
+    fn mark(&self, id: u32, channel: ChannelName, mark: Mark) -> Done {
+        if let Err(refusal) = self.refuse_expired() {
+            return Done::Now(Some(ServerFrame::Error(refusal.into_frame(Some(id), Some(channel)))));
+        }
+        let (node, rights) = (Arc::clone(&self.node), self.rights.clone());
+        let marked = async move {
+            match node.mark(&rights, &channel, mark).await {
+                Ok(()) => done_answer(id),
+                Err(refusal) => Some(ServerFrame::Error(refusal.into_frame(Some(id), Some(channel)))),
+            }
+        };
+        Done::Later(marked.boxed())
+    }
+
     fn history(&self, command: History) -> Result<Later, Refusal> {
         let History { id, channel, cursor, backward, limit } = command;
         self.refuse_expired()?;
-        self.require(Permission::History, &channel)?;
-        let node = Arc::clone(&self.node);
+        let (node, rights) = (Arc::clone(&self.node), self.rights.clone());
         Ok(async move {
+            if let Err(refusal) = node.require(&rights, Permission::History, &channel).await {
+                return Some(ServerFrame::Error(refusal.into_frame(Some(id), Some(channel))));
+            }
             let query = HistoryQuery { cursor, backward, limit };
             match node.history(&channel, query).await {
                 Ok(mut page) => {
@@ -217,7 +261,7 @@ impl Session {
     async fn list_presence(&self, command: Presence) -> Result<ServerFrame, Refusal> {
         let Presence { id, channel } = command;
         self.refuse_expired()?;
-        self.require(Permission::Presence, &channel)?;
+        self.require(Permission::Presence, &channel).await?;
         let list = self.node.list_presence(&channel).await?;
         let (members, sessions, users) = (list.members, list.sessions, list.users);
         Ok(ServerFrame::Presence(PresenceList { id, channel, members, sessions, users }))
@@ -235,18 +279,13 @@ impl Session {
             let message = "the new token is another user's; connect anew with it";
             return Err(Refusal::new(ErrorCode::PermissionDenied, message));
         }
+        self.node.check_account(&rights).await?;
         self.rights = rights;
         *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(command.token);
         self.expired = false;
         self.node.sessions.mute(&self.id, self.connection, false);
-        let rights = self.rights.clone();
-        self.end_subscriptions(UnsubscribeReason::Revoked, |name| {
-            !rights.allows(Permission::Subscribe, name)
-        })
-        .await;
-        for subscription in self.subscriptions.values() {
-            subscription.show_presence(rights.allows(Permission::Presence, subscription.channel_name()));
-        }
+        let names = self.subscriptions.keys().cloned().collect();
+        self.end_forbidden(names).await;
         Ok(ServerFrame::Refreshed(Refreshed { id: command.id, expires_in: self.expires_in() }))
     }
 }

@@ -9,7 +9,7 @@ use xpush_protocol::{
 };
 use xpush_transports::{Farewell, Lane, Outgoing, Peer, Reader, Writer};
 
-use super::{Entering, Outbox, Refusal, Session, now};
+use super::{Entering, Outbox, Recheck, Refusal, Session, now};
 use crate::{
     auth::{Permission, SessionState},
     node::Node,
@@ -99,6 +99,7 @@ async fn identify(
         return Err(Refusal::new(ErrorCode::Unauthenticated, "a page from elsewhere needs a token"));
     }
     let rights = node.authenticate(token.as_deref(), peer.address.ip())?;
+    node.check_account(&rights).await?;
     // A session belongs to who began it: with the state of somebody else one gets a session of one's own.
     let known = state.filter(|state| state.user.as_ref() == rights.user());
     let vector = vector(connect, known.as_ref());
@@ -110,10 +111,15 @@ async fn identify(
     outbox.resume(vector.iter().cloned());
     let connection = node.next_connection();
     if !connect.detached {
-        let user = rights.user();
-        let device = rights.account().and_then(|account| account.device.as_ref());
-        let entering = Entering { session: &id, user, device, connection, generation, outbox: &outbox };
+        let (user, device) = (rights.user(), rights.account().and_then(|account| account.device.as_ref()));
+        let since = now();
+        let entering =
+            Entering { session: &id, user, device, connection, since, generation, outbox: &outbox };
         node.attach(entering, is_known).await;
+        // What is taken away from now on is told to it; what was between the two, it looks for.
+        if rights.account().is_some() {
+            outbox.ask_recheck(&Recheck::Account);
+        }
     }
     let session = Session {
         node: Arc::clone(node),
@@ -184,7 +190,8 @@ impl Session {
     /// Listens to all that the session may subscribe to: one way to the broker and back, not one for each channel.
     async fn listen_ahead(&self, vector: &Vector) -> ListeningAhead {
         let may = |(channel, _): &&(ChannelName, _)| {
-            self.require(Permission::Subscribe, channel).is_ok() && self.node.policy(channel).is_ok()
+            // Who has to be asked for first is listened to a little later.
+            self.decided(Permission::Subscribe, channel).is_some_and(|decided| decided.is_ok())
         };
         let channels = vector.iter().filter(may).take(self.node.limits.subscriptions);
         let channels = channels.map(|(channel, _)| channel.clone()).collect();

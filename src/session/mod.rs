@@ -12,6 +12,7 @@ mod command;
 mod delivery;
 mod entry;
 mod outbox;
+mod recheck;
 mod refusal;
 mod registry;
 mod said;
@@ -42,6 +43,7 @@ pub(crate) use command::now;
 #[cfg(feature = "server")]
 pub(crate) use command::payload;
 pub use outbox::{DeliveryKey, Outbox};
+pub(crate) use recheck::Recheck;
 pub use refusal::Refusal;
 pub use registry::{Departed, Entering, LINGER, Sessions};
 pub(crate) use said::{check_event, check_extras};
@@ -323,7 +325,12 @@ impl Session {
                     () = &mut cancelled => return Farewell::new(CloseCode::Draining, "the node is stopping"),
                     () = outbox.attention() => match outbox.farewell() {
                         Some(farewell) => return farewell,
-                        None => Box::pin(self.end_failed()).await,
+                        None => {
+                            Box::pin(self.end_failed()).await;
+                            if let Some(farewell) = Box::pin(self.recheck()).await {
+                                return farewell;
+                            }
+                        }
                     },
                     Some(answer) = in_flight.next(), if in_flight.len() > 0 => {
                         answer.iter().for_each(|answer| outbox.push_answer(answer));

@@ -14,6 +14,7 @@ use slab::Slab;
 use xpush_protocol::{ChannelName, Codec, Cursor, ServerFrame};
 use xpush_transports::{Farewell, Lane, Outgoing};
 
+use super::recheck::{Recheck, Rechecks};
 use crate::channel::{Channel, Encoded};
 
 /// Live publications that may wait. Full means that the client reads too slowly: its subscription lags on the log
@@ -73,6 +74,8 @@ struct Queue {
     waiting: VecDeque<DeliveryKey>,
     /// Channels whose log could not be read: the session ends them.
     failed: Vec<ChannelName>,
+    /// What the session has to ask the directory about again.
+    recheck: Rechecks,
     farewell: Option<Farewell>,
     /// Publications ever queued, for the metrics.
     delivered: u64,
@@ -383,9 +386,22 @@ impl Outbox {
         std::mem::take(&mut self.queue().failed)
     }
 
-    /// Waits until the session has to look: this is closed, or a subscription failed. Cancel safe.
+    /// A right of the session may be gone: it looks, before it reads another command.
+    pub(crate) fn ask_recheck(&self, recheck: &Recheck) {
+        let mut queue = self.queue();
+        queue.recheck.add(recheck);
+        queue.wake_reader();
+    }
+
+    pub(super) fn take_rechecks(&self) -> Rechecks {
+        std::mem::take(&mut self.queue().recheck)
+    }
+
+    /// Waits until the session has to look: this is closed, a subscription failed, or a right may be gone. Cancel safe.
     pub(super) async fn attention(&self) {
-        self.reader_waits(|queue| queue.farewell.is_some() || !queue.failed.is_empty()).await;
+        let has_work =
+            |queue: &Queue| queue.farewell.is_some() || !queue.failed.is_empty() || !queue.recheck.is_empty();
+        self.reader_waits(has_work).await;
     }
 
     /// Waits until somebody closes this. Cancel safe.

@@ -9,11 +9,11 @@ use std::{
 
 use tokio::time::Instant;
 use xpush_protocol::{
-    ChannelName, CloseCode, DeviceId, Message, ServerFrame, SessionId, Target, UserDevice, UserId,
+    AppId, ChannelName, CloseCode, DeviceId, Message, ServerFrame, SessionId, Target, UserDevice, UserId,
 };
 use xpush_transports::Farewell;
 
-use super::Outbox;
+use super::{Outbox, Recheck};
 use crate::{broker::Taken, channel::Encoded};
 
 /// How long a session is waited for after its wire broke.
@@ -33,6 +33,8 @@ pub struct Entering<'a> {
     /// On which of the user's devices it is.
     pub(crate) device: Option<&'a DeviceId>,
     pub(crate) connection: u64,
+    /// When it began, in milliseconds since 1970.
+    pub(crate) since: u64,
     /// Higher than that of every earlier connection of the session.
     pub(crate) generation: u64,
     pub(crate) outbox: &'a Arc<Outbox>,
@@ -55,6 +57,8 @@ struct Present {
     outbox: Arc<Outbox>,
     /// Its rights have expired: nothing private reaches it.
     muted: bool,
+    /// When it began, in milliseconds since 1970.
+    since: u64,
     /// It is asked once. If it is here again, it could not go elsewhere.
     asked_to_go: bool,
 }
@@ -92,7 +96,7 @@ pub(super) struct Remains<'a> {
 impl Sessions {
     /// A connection takes the session over: an older one of it is told so, and what waited for it is handed on.
     pub(crate) fn attach(&self, entering: Entering<'_>) {
-        let Entering { session, user, device, connection, generation, outbox } = entering;
+        let Entering { session, user, device, connection, since, generation, outbox } = entering;
         let mut tables = self.tables();
         if let Some(user) = user {
             tables.by_user.entry(user.clone()).or_default().insert(session.clone());
@@ -110,6 +114,7 @@ impl Sessions {
             generation,
             user: user.cloned(),
             device: device.cloned(),
+            since,
             outbox: Arc::clone(outbox),
             muted: false,
             asked_to_go,
@@ -230,6 +235,38 @@ impl Sessions {
         }
     }
 
+    /// A right of the user may be gone: its sessions look.
+    pub(crate) fn recheck_user(&self, user: &UserId, recheck: &Recheck) {
+        let tables = self.tables();
+        for session in tables.by_user.get(user).into_iter().flatten() {
+            if let Some(present) = tables.present.get(session) {
+                present.outbox.ask_recheck(recheck);
+            }
+        }
+    }
+
+    /// The rules of an app changed: the sessions of its users look.
+    pub(crate) fn recheck_app(&self, app: &AppId) {
+        for present in self.tables().present.values() {
+            if present.user.as_ref().is_none_or(|user| user.app() == *app) {
+                present.outbox.ask_recheck(&Recheck::Everything);
+            }
+        }
+    }
+
+    /// A session of the user began where there may be one: those that began before it end.
+    pub(crate) fn end_others(&self, user: &UserId, device: Option<&DeviceId>, session: &SessionId, at: u64) {
+        let tables = self.tables();
+        for other in tables.by_user.get(user).into_iter().flatten() {
+            let Some(present) = tables.present.get(other) else { continue };
+            let same_place = device.is_none() || present.device.as_ref() == device;
+            if same_place && (present.since, other) < (at, session) {
+                let reason = "the user signed in elsewhere, and the app allows one session at a time";
+                present.outbox.close(Farewell::new(CloseCode::SignedInElsewhere, reason));
+            }
+        }
+    }
+
     /// Tells every session something that it must not miss, each its own.
     pub fn tell_all(&self, mut frame: impl FnMut(usize) -> ServerFrame) {
         for (index, present) in self.tables().present.values().enumerate() {
@@ -321,6 +358,7 @@ mod tests {
                 user: None,
                 device: None,
                 connection,
+                since: 0,
                 generation: connection,
                 outbox: &outbox,
             };

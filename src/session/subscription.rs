@@ -8,7 +8,7 @@ use xpush_protocol::{
     Unsubscribed,
 };
 
-use super::{DeliveryKey, Outbox, Refusal, Session};
+use super::{DeliveryKey, Outbox, Recheck, Refusal, Session};
 use crate::{
     auth::Permission,
     channel::{Channel, SubscriberKey},
@@ -64,7 +64,8 @@ impl Session {
         last: Option<u32>,
     ) -> Result<(), Refusal> {
         self.refuse_expired()?;
-        self.require(Permission::Subscribe, name)?;
+        let changes = self.node.changes();
+        self.require(Permission::Subscribe, name).await?;
         let node = Arc::clone(&self.node);
         let policy = node.policy(name)?;
         if self.detached {
@@ -77,7 +78,7 @@ impl Session {
             let message = format!("a session may have {} subscriptions", node.limits.subscriptions);
             return Err(Refusal::new(ErrorCode::LimitReached, message));
         }
-        let presence = policy.presence && self.rights.allows(Permission::Presence, name);
+        let presence = policy.presence && self.require(Permission::Presence, name).await.is_ok();
         if last.is_none() {
             // With it the answer is not the same elsewhere: then the client has to ask again.
             self.outbox.resume([(name.clone(), cursor)]);
@@ -120,6 +121,10 @@ impl Session {
             occupancy,
         });
         self.outbox.begin(delivery, channel, start.cursor, &answer);
+        if node.changes() != changes {
+            // The right may have been taken while nobody could have told this subscription.
+            self.outbox.ask_recheck(&Recheck::Channel(name.clone()));
+        }
         Ok(())
     }
 
@@ -164,13 +169,18 @@ impl Session {
         self.end_subscriptions(UnsubscribeReason::LogUnavailable, |name| failed.contains(name)).await;
     }
 
-    /// Whether the rights grant it.
-    pub(super) fn require(&self, permission: Permission, channel: &ChannelName) -> Result<(), Refusal> {
-        if self.rights.allows(permission, channel) {
-            return Ok(());
-        }
-        let message = format!("the token does not grant `{permission}` on {channel}");
-        Err(Refusal::new(ErrorCode::PermissionDenied, message))
+    /// Whether the token grants it, or the directory.
+    pub(super) async fn require(&self, permission: Permission, channel: &ChannelName) -> Result<(), Refusal> {
+        self.node.require(&self.rights, permission, channel).await
+    }
+
+    /// As `require`, where nobody has to be asked.
+    pub(super) fn decided(
+        &self,
+        permission: Permission,
+        channel: &ChannelName,
+    ) -> Option<Result<(), Refusal>> {
+        self.node.decided(&self.rights, permission, channel)
     }
 }
 

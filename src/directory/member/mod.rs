@@ -47,6 +47,18 @@ pub enum Notify {
     None,
 }
 
+impl Notify {
+    /// Whether a message is told, that mentions the member or does not.
+    #[must_use]
+    pub fn hears(self, is_mentioned: bool) -> bool {
+        match self {
+            Self::All => true,
+            Self::Mentions => is_mentioned,
+            Self::None => false,
+        }
+    }
+}
+
 /// A member as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {

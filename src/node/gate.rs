@@ -1,0 +1,223 @@
+//! What somebody may do in a channel that no token grants: what the directory says of its members, kept here while it
+//! holds.
+//!
+//! A standing that was read is used until a change says that it may be another, for at most `STANDING_LIFE`, and only
+//! while the changes are heard of: once they are not, every right is read anew. So a publish of a member costs no way
+//! to the store, and a right that is taken away is gone within `FOLLOW_INTERVAL` and one read.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{info, warn};
+use xpush_protocol::{ChannelName, ErrorCode, UserId};
+
+use super::{Node, inbox::inbox_of};
+use crate::{
+    auth::{Permission, Rights},
+    directory::{Change, ChangeFeed, Standing},
+    namespace::Access,
+    session::{Recheck, Refusal},
+};
+
+/// How often the changes are looked at.
+pub(crate) const FOLLOW_INTERVAL: Duration = Duration::from_millis(150);
+/// Changes that were not heard of for as long are not heard of at all: some looks that took long, not one.
+const FOLLOW_PATIENCE: Duration = Duration::from_millis(700);
+/// However well the changes are heard of: a mute ends by the clock, and what nobody asks for need not be kept.
+const STANDING_LIFE: Duration = Duration::from_secs(30);
+/// Standings kept. Beyond it all are forgotten, and those that are in use are read again.
+const STANDINGS_KEPT: usize = 100_000;
+
+/// What is known of who may do what.
+#[derive(Default)]
+pub(super) struct Gate(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    standings: HashMap<(ChannelName, Option<UserId>), (Standing, Instant)>,
+    /// Changes that were followed. What was read before one of them is not kept after it.
+    changes: u64,
+    /// When the changes were looked at last.
+    followed: Option<Instant>,
+}
+
+impl Gate {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known, if it may still be used.
+    fn get(&self, channel: &ChannelName, user: Option<&UserId>) -> Option<Standing> {
+        let known = self.known();
+        if !known.followed.is_some_and(|at| at.elapsed() < FOLLOW_PATIENCE) {
+            return None;
+        }
+        let (standing, read) = known.standings.get(&(channel.clone(), user.cloned()))?;
+        (read.elapsed() < STANDING_LIFE).then_some(*standing)
+    }
+
+    /// Changes so far: to be asked before a read whose outcome is to be kept.
+    pub(super) fn changes(&self) -> u64 {
+        self.known().changes
+    }
+
+    fn keep(&self, channel: &ChannelName, user: Option<&UserId>, standing: Standing, changes: u64) {
+        let mut known = self.known();
+        if known.changes != changes {
+            return;
+        }
+        if known.standings.len() >= STANDINGS_KEPT {
+            known.standings.clear();
+        }
+        known.standings.insert((channel.clone(), user.cloned()), (standing, Instant::now()));
+    }
+
+    /// Notes that the changes up to now are these.
+    fn follow(&self, changes: &[Change]) {
+        let mut known = self.known();
+        known.followed = Some(Instant::now());
+        known.changes += changes.len() as u64;
+        for change in changes {
+            match change {
+                Change::Member { app, channel, user } => {
+                    let of = (channel.within(app), Some(user.within(app)));
+                    known.standings.remove(&of);
+                }
+                Change::Channel { app, channel } => {
+                    let channel = channel.within(app);
+                    known.standings.retain(|(of, _), _| *of != channel);
+                }
+                Change::User { app, user } => {
+                    let user = user.within(app);
+                    known.standings.retain(|(_, of), _| of.as_ref() != Some(&user));
+                }
+                Change::App { app } => known.standings.retain(|(of, _), _| of.app() != *app),
+                // What a login may is what its user may.
+                Change::Device { .. } | Change::Login { .. } | Change::Entered { .. } => {}
+            }
+        }
+    }
+}
+
+impl Node {
+    /// Whether somebody may do it, if that can be said without asking the directory.
+    pub(crate) fn decided(
+        &self,
+        rights: &Rights,
+        permission: Permission,
+        channel: &ChannelName,
+    ) -> Option<Result<(), Refusal>> {
+        if rights.allows(permission, channel) {
+            return Some(Ok(()));
+        }
+        if channel.app() != *rights.app() {
+            return Some(Err(refused(permission, channel)));
+        }
+        // Which namespaces there are is no secret, and the better answer.
+        let access = match self.policy(channel) {
+            Ok(policy) => policy.access,
+            Err(refusal) => return Some(Err(refusal)),
+        };
+        match access {
+            Access::Token => Some(Err(refused(permission, channel))),
+            Access::Inbox => {
+                let is_own = rights.user().is_some_and(|user| inbox_of(user) == *channel);
+                let reads = permission != Permission::Publish && permission != Permission::Send;
+                Some(if is_own && reads { Ok(()) } else { Err(refused(permission, channel)) })
+            }
+            Access::Members | Access::Public | Access::Anonymous => {
+                let standing = self.gate.get(channel, rights.user())?;
+                Some(judged(standing, permission, access, channel))
+            }
+        }
+    }
+
+    /// Whether somebody may do it: by its token, or by what the directory says.
+    pub(crate) async fn require(
+        &self,
+        rights: &Rights,
+        permission: Permission,
+        channel: &ChannelName,
+    ) -> Result<(), Refusal> {
+        if let Some(decided) = self.decided(rights, permission, channel) {
+            return decided;
+        }
+        let access = self.policy(channel)?.access;
+        let (user, changes) = (rights.user(), self.gate.changes());
+        let standing = self.directory.standing(channel, user).await?;
+        judged(standing, permission, access, channel)?;
+        // Only what lets somebody do something is kept: who was refused may be let in at any moment.
+        self.gate.keep(channel, user, standing, changes);
+        Ok(())
+    }
+
+    /// Follows what is taken away from anybody, and has the sessions that it concerns look again.
+    pub(super) async fn follow_changes(&self) {
+        let mut feed = ChangeFeed::default();
+        let mut ticks = interval(FOLLOW_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut lost = false;
+        loop {
+            ticks.tick().await;
+            match feed.next(&self.directory).await {
+                Ok(changes) => {
+                    if std::mem::take(&mut lost) {
+                        info!("the directory's changes can be read again");
+                    }
+                    self.gate.follow(&changes);
+                    changes.iter().for_each(|change| self.tell_change(change));
+                }
+                Err(error) if !lost => {
+                    warn!(%error, "the directory's changes can't be read; rights that are taken away meanwhile end once they can");
+                    lost = true;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn tell_change(&self, change: &Change) {
+        match change {
+            Change::User { app, user }
+            | Change::Login { app, user, .. }
+            | Change::Device { app, user, .. } => {
+                self.sessions.recheck_user(&user.within(app), &Recheck::Account);
+            }
+            Change::Member { app, channel, user } => {
+                self.sessions.recheck_user(&user.within(app), &Recheck::Channel(channel.within(app)));
+            }
+            Change::Channel { app, channel } => {
+                let channel = channel.within(app);
+                if let Some(channel) = self.channels.get(&channel) {
+                    channel.recheck();
+                }
+            }
+            Change::App { app } => self.sessions.recheck_app(app),
+            Change::Entered { app, user, device, session, at } => {
+                self.sessions.end_others(&user.within(app), device.as_ref(), session, *at);
+            }
+        }
+    }
+}
+
+fn judged(
+    standing: Standing,
+    permission: Permission,
+    access: Access,
+    channel: &ChannelName,
+) -> Result<(), Refusal> {
+    if standing.may(permission, access, SystemTime::now()) {
+        Ok(())
+    } else {
+        Err(refused(permission, channel))
+    }
+}
+
+fn refused(permission: Permission, channel: &ChannelName) -> Refusal {
+    let message = format!("neither the token nor the channel's members grant `{permission}` on {channel}");
+    Refusal::new(ErrorCode::PermissionDenied, message)
+}

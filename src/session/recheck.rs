@@ -1,0 +1,99 @@
+//! A right that may be gone: what a session asks the directory about again, and what it then ends.
+
+use xpush_protocol::{ChannelName, CloseCode, UnsubscribeReason};
+use xpush_transports::Farewell;
+
+use super::Session;
+use crate::{auth::Permission, directory::DirectoryError};
+
+/// Channels that are remembered one by one; of more, all are looked at.
+const CHANNELS: usize = 64;
+
+/// What to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Recheck {
+    /// Whether the user, its device and its login still stand.
+    Account,
+    /// Whether the user may still be in this channel.
+    Channel(ChannelName),
+    /// All of that, for every channel.
+    Everything,
+}
+
+/// What waits to be looked at.
+#[derive(Debug, Default)]
+pub(super) struct Rechecks {
+    account: bool,
+    every_channel: bool,
+    channels: Vec<ChannelName>,
+}
+
+impl Rechecks {
+    pub(super) fn add(&mut self, recheck: &Recheck) {
+        match recheck {
+            Recheck::Account => self.account = true,
+            Recheck::Channel(channel) if self.channels.len() < CHANNELS => {
+                if !self.channels.contains(channel) {
+                    self.channels.push(channel.clone());
+                }
+            }
+            Recheck::Channel(_) => self.every_channel = true,
+            Recheck::Everything => {
+                self.account = true;
+                self.every_channel = true;
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        !self.account && !self.every_channel && self.channels.is_empty()
+    }
+
+    fn concern(&self, channel: &ChannelName) -> bool {
+        self.every_channel || self.channels.contains(channel)
+    }
+}
+
+impl Session {
+    /// Looks at what may be gone. Gives the goodbye, if it is the account.
+    ///
+    /// Where the directory can't be asked, the session is sent away, to ask again when it is back: it was told that
+    /// something was taken, and must not go on as if nothing had been.
+    pub(super) async fn recheck(&mut self) -> Option<Farewell> {
+        let rechecks = self.outbox.take_rechecks();
+        if rechecks.is_empty() {
+            return None;
+        }
+        if rechecks.account
+            && let Err(error) = self.node.check_account(&self.rights).await
+        {
+            let code = match error {
+                DirectoryError::Store(_) | DirectoryError::Busy(_) => CloseCode::Internal,
+                _ => CloseCode::Revoked,
+            };
+            return Some(Farewell::new(code, error.to_string()));
+        }
+        let concerned = self.subscriptions.keys().filter(|name| rechecks.concern(name));
+        let concerned: Vec<_> = concerned.cloned().collect();
+        self.end_forbidden(concerned).await;
+        None
+    }
+
+    /// Ends those of these subscriptions that the rights no longer allow, and shows presence where they still do.
+    pub(super) async fn end_forbidden(&mut self, names: Vec<ChannelName>) {
+        let mut forbidden = Vec::new();
+        for name in names {
+            if self.require(Permission::Subscribe, &name).await.is_err() {
+                forbidden.push(name);
+                continue;
+            }
+            let shown = self.require(Permission::Presence, &name).await.is_ok();
+            if let Some(subscription) = self.subscriptions.get(&name) {
+                subscription.show_presence(shown);
+            }
+        }
+        if !forbidden.is_empty() {
+            self.end_subscriptions(UnsubscribeReason::Revoked, |name| forbidden.contains(name)).await;
+        }
+    }
+}
