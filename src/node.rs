@@ -9,6 +9,7 @@
 mod announce;
 mod balance;
 mod contacts;
+mod entrance;
 mod gate;
 mod health;
 mod history;
@@ -19,12 +20,11 @@ mod route;
 mod tend;
 
 use std::{
-    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use futures_util::{
@@ -50,10 +50,10 @@ pub use mark::Mark;
 use route::Routes;
 
 use crate::{
-    auth::{ApiKey, Auth, Backend, Rights, SessionState},
+    auth::{Auth, SessionState},
     broker::{Broker, Carried, Inbox, Taken, Topic},
     channel::{Channels, PRESENCE_EVENTS_LIMIT},
-    directory::{Directory, DirectoryError},
+    directory::Directory,
     log::{Appended, Log, LogError},
     membership::{Membership, NodeId},
     metrics::Metrics,
@@ -364,30 +364,9 @@ impl Node {
         }
     }
 
-    /// The rights of a client: its token's, or those of nobody where nobody may come in.
-    pub fn authenticate(&self, token: Option<&str>, address: IpAddr) -> Result<Rights, Refusal> {
-        Ok(self.auth.rights(token, address, SystemTime::now())?)
-    }
-
-    /// The backend that this API key is of, or `None` where the text is no API key.
-    pub fn backend(&self, bearer: &str) -> Result<Option<Backend>, Refusal> {
-        Ok(ApiKey::is_meant(bearer).then(|| self.auth.api_keys.check(bearer)).transpose()?)
-    }
-
-    /// Whether the user, the device and the login that rights are of still stand.
-    pub(crate) async fn check_account(&self, rights: &Rights) -> Result<(), DirectoryError> {
-        // Until the rooms of users and logins are there: no token is of an account.
-        let _ = rights.account();
-        Ok(())
-    }
-
     /// Changes of rights so far: what was decided before one of them has to be looked at again.
     pub(crate) fn changes(&self) -> u64 {
         self.gate.changes()
-    }
-
-    pub(crate) fn verify(&self, token: &str) -> Result<Rights, Refusal> {
-        Ok(self.auth.verifier.verify(token, SystemTime::now())?)
     }
 
     pub(crate) fn open_state(&self, sealed: &str) -> Result<SessionState, Refusal> {

@@ -147,7 +147,10 @@ impl Running {
             inbox,
             recent: Arc::clone(&backends.recent),
             durable: Arc::clone(&backends.durable),
-            directory: Arc::new(Directory::new(Arc::clone(&backends.directory))),
+            directory: Arc::new(
+                Directory::new(Arc::clone(&backends.directory))
+                    .with_open_registration(config.is_development()),
+            ),
             broker: Arc::clone(&backends.broker),
             membership: Arc::clone(&backends.membership),
             presence: Arc::clone(&backends.presence),

@@ -96,6 +96,21 @@ impl ApiKey {
     pub fn id(&self) -> &str {
         &self.id
     }
+
+    /// The id that a key's text names, if it is one.
+    pub(crate) fn id_of(text: &str) -> Option<&str> {
+        let id = text.strip_prefix(PREFIX)?.split_once('_')?.0;
+        checked_id(id).ok()
+    }
+
+    /// Whose key it is, if it is this one. The time that it takes says nothing about how much of the secret was right.
+    pub(crate) fn check(&self, text: &str) -> Result<Backend, ApiKeyError> {
+        if sha256(text).ct_eq(&self.hash).into() {
+            Ok(Backend { id: self.id.clone(), rights: self.rights.clone() })
+        } else {
+            Err(ApiKeyError::Unknown)
+        }
+    }
 }
 
 impl fmt::Debug for ApiKey {
@@ -115,15 +130,16 @@ impl ApiKeys {
         Ok(Self(by_id))
     }
 
-    /// Whose key it is. The time that it takes says nothing about how much of the secret was right.
+    /// Whose key it is.
     pub fn check(&self, text: &str) -> Result<Backend, ApiKeyError> {
-        let id = text.strip_prefix(PREFIX).and_then(|rest| rest.split_once('_')).map(|(id, _)| id);
-        let key = id.and_then(|id| self.0.get(id)).ok_or(ApiKeyError::Unknown)?;
-        if sha256(text).ct_eq(&key.hash).into() {
-            Ok(Backend { id: key.id.clone(), rights: key.rights.clone() })
-        } else {
-            Err(ApiKeyError::Unknown)
-        }
+        let key = ApiKey::id_of(text).and_then(|id| self.0.get(id));
+        key.ok_or(ApiKeyError::Unknown)?.check(text)
+    }
+
+    /// Whether there is one with the id that the text names.
+    #[must_use]
+    pub fn know(&self, text: &str) -> bool {
+        ApiKey::id_of(text).is_some_and(|id| self.0.contains_key(id))
     }
 }
 

@@ -6,7 +6,7 @@ use jsonwebtoken::{AlgorithmFamily, DecodingKey, EncodingKey, Header};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{crypto, token::Claims};
+use super::crypto;
 
 /// An HS256 secret has as many bytes as its hash at least (RFC 7518, section 3.2).
 pub const MIN_SECRET: usize = 32;
@@ -100,7 +100,30 @@ impl Key {
             Algorithm::Rs256 => DecodingKey::from_rsa_pem(material),
         };
         let wrong = |error: jsonwebtoken::errors::Error| KeyError::Material(algorithm, error.to_string());
-        let material = parsed.map_err(wrong)?;
+        Self::checked(algorithm, parsed.map_err(wrong)?)
+    }
+
+    /// Of the bare bytes of a public key: a point for EdDSA and ES256 (uncompressed), PKCS #1 for RS256.
+    pub(super) fn from_der(algorithm: Algorithm, der: &[u8]) -> Result<Self, KeyError> {
+        crypto::install();
+        let material = match algorithm {
+            Algorithm::Hs256 => {
+                return Err(KeyError::Material(algorithm, "a secret is not published".into()));
+            }
+            Algorithm::EdDsa => DecodingKey::from_ed_der(der),
+            Algorithm::Es256 => DecodingKey::from_ec_der(der),
+            Algorithm::Rs256 => DecodingKey::from_rsa_der(der),
+        };
+        Self::checked(algorithm, material)
+    }
+
+    /// An Ed25519 key of our own.
+    pub(crate) fn ed25519(id: &str, public: &[u8]) -> Result<Self, KeyError> {
+        Ok(Self::from_der(Algorithm::EdDsa, public)?.with_id(Some(id.into())))
+    }
+
+    fn checked(algorithm: Algorithm, material: DecodingKey) -> Result<Self, KeyError> {
+        let wrong = |error: jsonwebtoken::errors::Error| KeyError::Material(algorithm, error.to_string());
         let bytes = material.try_get_as_bytes().map_err(wrong)?;
         match (material.family(), bytes) {
             (AlgorithmFamily::Rsa, der) if der.len() < MIN_RSA_DER => return Err(KeyError::ShortRsa),
@@ -162,7 +185,16 @@ impl Signer {
         Ok(Self { header, material })
     }
 
-    pub fn sign(&self, claims: &Claims) -> Result<String, KeyError> {
+    /// An Ed25519 key of our own, in PKCS #8.
+    pub(crate) fn ed25519(id: &str, pkcs8: &[u8]) -> Self {
+        crypto::install();
+        let mut header = Header::new(Algorithm::EdDsa.of_jwt());
+        header.kid = Some(id.into());
+        Self { header, material: EncodingKey::from_ed_der(pkcs8) }
+    }
+
+    /// Of `Claims`, or of an `AccessToken`.
+    pub fn sign(&self, claims: &impl Serialize) -> Result<String, KeyError> {
         jsonwebtoken::encode(&self.header, claims, &self.material)
             .map_err(|error| KeyError::Signing(error.to_string()))
     }

@@ -4,9 +4,11 @@
 //! Invariant: nothing in here does network I/O, reads the clock or knows the configuration; what is needed is
 //! handed in.
 
+mod access_token;
 mod api_key;
 mod crypto;
 mod dev_keys;
+mod jwk;
 mod key;
 mod pattern;
 mod rights;
@@ -16,14 +18,16 @@ mod token;
 
 use std::{net::IpAddr, time::SystemTime};
 
+pub use access_token::AccessToken;
 pub use api_key::{ApiKey, ApiKeyError, ApiKeys, Backend};
 pub use dev_keys::{DevKeys, DevKeysError};
+pub use jwk::{Jwk, JwkSet};
 pub use key::{Algorithm, Key, KeyError, MIN_SECRET, Signer};
 pub use pattern::{Pattern, PatternError};
 pub use rights::{Account, Grant, GrantError, GrantsByPattern, MAX_GRANTS, Permission, Permissions, Rights};
 pub use state::{MAX_STATE, SessionState, StateError, StateSealer};
 pub use ticket::{TICKET_LIFETIME, Ticket, TicketError};
-pub use token::{Audience, Claims, LEEWAY, MAX_TOKEN, TokenError, Verifier};
+pub use token::{Audience, Claims, Hints, LEEWAY, MAX_TOKEN, TokenError, Verifier};
 
 /// All that decides who is let in.
 #[derive(Debug)]

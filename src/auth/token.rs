@@ -9,13 +9,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Validation, errors::ErrorKind};
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, DeserializeOwned},
+};
 use thiserror::Error;
 use xpush_protocol::{ErrorCode, UserId};
 
 use super::{
     key::Key,
-    rights::{GrantError, GrantsByPattern, Rights},
+    rights::{Account, GrantError, GrantsByPattern, Rights},
 };
 
 /// A token with `MAX_GRANTS` of usual length fits; more is not read at all.
@@ -42,7 +45,7 @@ pub struct Claims {
     /// Before this it is not valid.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "numeric_date")]
     pub nbf: Option<u64>,
-    /// When it was made. For people; nothing is decided by it.
+    /// When it was made: one that is older than the wish to take all of a user's tokens back is not taken.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "numeric_date")]
     pub iat: Option<u64>,
     /// Whom it is for.
@@ -128,6 +131,29 @@ impl Verifier {
         Err(failure)
     }
 
+    /// The rights that a token of an issuer gives who knows users and no channels: to be the user that a claim names.
+    /// Who made it has been found by its `iss`, which is signed like the rest.
+    pub fn verify_issued(
+        &self,
+        token: &str,
+        audience: Option<&str>,
+        user_claim: Option<&str>,
+        now: SystemTime,
+    ) -> Result<Rights, TokenError> {
+        if token.len() > MAX_TOKEN {
+            return Err(TokenError::TooLarge(token.len()));
+        }
+        let header = Header::of(token)?;
+        let mut failure = self.no_key_for(&header);
+        for key in self.keys.iter().filter(|key| header.may_be_of(key)) {
+            match claims::<Issued>(token, key) {
+                Ok(issued) => return issued.rights(audience, user_claim, now),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
     fn no_key_for(&self, header: &Header) -> TokenError {
         if self.keys.iter().any(|key| key.algorithm.as_str() == header.alg) {
             return TokenError::UnknownKey;
@@ -136,6 +162,68 @@ impl Verifier {
         accepted.sort_unstable();
         accepted.dedup();
         TokenError::Algorithm(accepted.join(", "))
+    }
+}
+
+/// What the token of another issuer says.
+#[derive(Clone, Deserialize)]
+struct Issued {
+    #[serde(default, deserialize_with = "numeric_date")]
+    exp: Option<u64>,
+    #[serde(default, deserialize_with = "numeric_date")]
+    nbf: Option<u64>,
+    #[serde(default, deserialize_with = "numeric_date")]
+    iat: Option<u64>,
+    #[serde(default, deserialize_with = "present")]
+    aud: Option<Audience>,
+    #[serde(flatten)]
+    others: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Issued {
+    fn rights(
+        self,
+        audience: Option<&str>,
+        user_claim: Option<&str>,
+        now: SystemTime,
+    ) -> Result<Rights, TokenError> {
+        if audience.is_some_and(|wanted| !self.aud.as_ref().is_some_and(|said| said.contains(wanted))) {
+            return Err(TokenError::Audience);
+        }
+        // Unlike the application, an issuer has no reason to make tokens without an end.
+        let exp = self.exp.ok_or_else(|| TokenError::Claims("missing field `exp`".into()))?;
+        let end = check_times(self.nbf, Some(exp), now)?;
+        let name = user_claim.unwrap_or("sub");
+        let user = self.others.get(name).and_then(serde_json::Value::as_str);
+        let user = user.ok_or_else(|| TokenError::Claims(format!("`{name}` is no text")))?;
+        let user: UserId = user.parse().map_err(|error| TokenError::Claims(format!("`{name}`: {error}")))?;
+        let account = Account { login: None, device: None, issued: self.iat };
+        Ok(Rights::new(Some(user), end, &GrantsByPattern::new())?.of_account(account))
+    }
+}
+
+/// What a token says of who may verify it. Nothing of it is believed: it only says where to look for a key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hints {
+    pub kid: Option<String>,
+    pub iss: Option<String>,
+}
+
+impl Hints {
+    pub fn of(token: &str) -> Result<Self, TokenError> {
+        #[derive(Deserialize)]
+        struct Issuer {
+            #[serde(default)]
+            iss: Option<serde_json::Value>,
+        }
+        if token.len() > MAX_TOKEN {
+            return Err(TokenError::TooLarge(token.len()));
+        }
+        let kid = Header::of(token)?.kid;
+        let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+        let said = payload.and_then(|payload| serde_json::from_slice::<Issuer>(&payload).ok());
+        let iss = said.and_then(|said| said.iss?.as_str().map(str::to_owned));
+        Ok(Self { kid, iss })
     }
 }
 
@@ -178,7 +266,7 @@ impl Header {
     }
 }
 
-fn claims(token: &str, key: &Key) -> Result<Claims, TokenError> {
+pub(super) fn claims<T: DeserializeOwned + Clone>(token: &str, key: &Key) -> Result<T, TokenError> {
     jsonwebtoken::decode_header(token)
         .map_err(|_| TokenError::Malformed("its header has a parameter of the wrong type"))?;
     let mut signature_only = Validation::new(key.algorithm.of_jwt());
@@ -186,7 +274,7 @@ fn claims(token: &str, key: &Key) -> Result<Claims, TokenError> {
     signature_only.validate_exp = false;
     signature_only.validate_nbf = false;
     signature_only.validate_aud = false;
-    match jsonwebtoken::decode::<Claims>(token, &key.material, &signature_only) {
+    match jsonwebtoken::decode::<T>(token, &key.material, &signature_only) {
         Ok(data) => Ok(data.claims),
         Err(error) => Err(match error.into_kind() {
             // The signature was good: the text of the error is about claims that one of our keys has signed.
@@ -198,7 +286,6 @@ fn claims(token: &str, key: &Key) -> Result<Claims, TokenError> {
 }
 
 fn rights(claims: Claims, key: &Key, now: SystemTime) -> Result<Rights, TokenError> {
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     if key.issuer.is_some() && key.issuer != claims.iss {
         return Err(TokenError::Issuer);
     }
@@ -207,19 +294,31 @@ fn rights(claims: Claims, key: &Key, now: SystemTime) -> Result<Rights, TokenErr
     {
         return Err(TokenError::Audience);
     }
-    if let Some(begin) = claims.nbf
+    let end = check_times(claims.nbf, claims.exp, now)?;
+    let account = Account { login: None, device: None, issued: claims.iat };
+    Ok(Rights::new(claims.sub, end, &claims.channels)?.of_account(account))
+}
+
+/// When the rights end.
+pub(super) fn check_times(
+    nbf: Option<u64>,
+    exp: Option<u64>,
+    now: SystemTime,
+) -> Result<Option<u64>, TokenError> {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    if let Some(begin) = nbf
         && begin > now.saturating_add(LEEWAY.as_secs())
     {
         return Err(TokenError::NotYetValid(begin - now));
     }
     // The rights end where the token would no longer be taken: with the leeway, like everything about its time.
-    let end = claims.exp.map(|end| end.saturating_add(LEEWAY.as_secs()));
-    if let (Some(exp), Some(end)) = (claims.exp, end)
+    let end = exp.map(|end| end.saturating_add(LEEWAY.as_secs()));
+    if let (Some(exp), Some(end)) = (exp, end)
         && end <= now
     {
         return Err(TokenError::Expired(now - exp));
     }
-    Ok(Rights::new(claims.sub, end, &claims.channels)?)
+    Ok(end)
 }
 
 impl Audience {

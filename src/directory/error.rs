@@ -6,6 +6,9 @@ use xpush_protocol::ErrorCode;
 use super::store::StoreError;
 use crate::session::Refusal;
 
+/// Whoever finds it busy comes again in so many milliseconds: what was in line is done then.
+const RETRY_AFTER_BUSY: u32 = 1000;
+
 /// Why the directory does not do what it is asked. `what` is as a person would say it: `user`, `channel`.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DirectoryError {
@@ -61,6 +64,7 @@ impl DirectoryError {
 
 impl From<DirectoryError> for Refusal {
     fn from(error: DirectoryError) -> Self {
-        Self::new(error.code(), error.to_string())
+        let retry_after = matches!(error, DirectoryError::Busy(_)).then_some(RETRY_AFTER_BUSY);
+        Self { retry_after, ..Self::new(error.code(), error.to_string()) }
     }
 }

@@ -25,6 +25,8 @@ mod notice;
 mod oidc;
 mod page;
 mod password;
+mod policy;
+mod profile;
 mod quota;
 mod record;
 mod role;
@@ -40,21 +42,28 @@ use std::{
 };
 
 pub use actor::Actor;
+pub use api_key::{KeyInfo, NewKey};
+pub use app::App;
 pub use change::{Change, ChangeFeed};
 pub use channel::{
     Channel, ChannelPatch, ChannelProfile, DIRECT_NAMESPACE, INITIAL_MEMBERS, Kind, NewChannel, Seen,
 };
+pub use device::{Device, DeviceChange, DeviceSaid, Push};
 pub use error::DirectoryError;
 pub use friend::{Befriended, Friend, FriendState};
 pub use group::{GROUP_USERS, Group};
+pub use login::{NewUser, Tokens};
 pub use member::{Acted, Conversation, Invitation, Member, MemberPatch, MemberState, Notify, Receipt};
 pub use notice::Notice;
 pub use page::{Page, PageQuery};
+pub use policy::{AppPolicy, Issuer, LoginMode, NamespaceRules, PresenceShown, Quotas, Registration};
+pub use profile::{OwnProfile, Profile, ProfileChange};
 pub(crate) use record::Record;
 pub use record::Tagged;
 pub use role::{Action, Role};
 pub use standing::{ChannelRules, Membership, Standing};
-use store::Store;
+use store::{Commit, CommitError, Store};
+pub use user::SearchField;
 
 /// Answers of rooms.
 pub type Result<T> = std::result::Result<T, DirectoryError>;
@@ -62,12 +71,39 @@ pub type Result<T> = std::result::Result<T, DirectoryError>;
 /// Apps, users and channels with their members.
 pub struct Directory {
     pub(crate) store: Arc<dyn Store>,
+    /// Whether everybody may register in the default app, as long as its policy says nothing.
+    open_registration: bool,
+    policies: app::Policies,
+    keys_held: api_key::KeysHeld,
+    signing: signing::SigningKeys,
+    passwords: password::Passwords,
 }
 
 impl Directory {
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+        Self {
+            store,
+            open_registration: false,
+            policies: app::Policies::default(),
+            keys_held: api_key::KeysHeld::default(),
+            signing: signing::SigningKeys::default(),
+            passwords: password::Passwords::default(),
+        }
+    }
+
+    /// As a developer wants it: everybody may register in the default app.
+    #[must_use]
+    pub fn with_open_registration(self, open: bool) -> Self {
+        Self { open_registration: open, ..self }
+    }
+
+    /// Commits what expects nothing.
+    async fn commit(&self, commit: Commit) -> Result<()> {
+        self.store.commit(commit).await.map_err(|error| match error {
+            CommitError::Conflict => DirectoryError::Busy("others are changing the same; try again".into()),
+            CommitError::Store(error) => error.into(),
+        })
     }
 }
 

@@ -21,17 +21,17 @@ pub(crate) struct Quotas {
     pub(crate) groups: usize,
 }
 
-impl Default for Quotas {
-    fn default() -> Self {
-        Self { channels_per_user: 1000, members_per_channel: 1000, friends: 1000, groups: 100 }
-    }
-}
-
 impl Directory {
     /// What holds in an app.
-    #[allow(clippy::unused_async, reason = "an app's policy is read from the store")]
-    pub(crate) async fn quotas(&self, _app: &AppId) -> Result<Quotas> {
-        Ok(Quotas::default())
+    pub(crate) async fn quotas(&self, app: &AppId) -> Result<Quotas> {
+        let said = self.policy(app).await?.quotas;
+        let number = |most: u32| usize::try_from(most).unwrap_or(usize::MAX);
+        Ok(Quotas {
+            channels_per_user: number(said.channels_per_user),
+            members_per_channel: number(said.members_per_channel),
+            friends: number(said.friends),
+            groups: number(said.groups),
+        })
     }
 
     /// Whether there is such a user.

@@ -8,7 +8,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use xpush_protocol::{ErrorCode, UserId};
+use xpush_protocol::{AppId, ErrorCode, UserId};
 
 use xpush_transports::{authority_is_loopback, host};
 
@@ -34,6 +34,9 @@ pub(super) struct Caller {
     pub(super) publisher: Publisher,
     /// A backend publishes as fast as it likes; a client does not, whichever way it comes.
     pub(super) is_backend: bool,
+    /// An unrestricted API key of the configuration, or this machine in development: it may ask for what is of no app,
+    /// and act in any.
+    is_operator: bool,
 }
 
 impl Caller {
@@ -41,12 +44,50 @@ impl Caller {
         self.rights.user()
     }
 
-    /// What concerns a node and no channel is for a backend that may do everything.
+    pub(super) fn app(&self) -> &AppId {
+        self.rights.app()
+    }
+
+    /// What concerns a node or an app is for whoever runs the installation.
     pub(super) fn require_operator(&self) -> Result<(), Refusal> {
+        if self.is_operator {
+            return Ok(());
+        }
+        let message = "this needs an API key of the configuration, without restrictions";
+        Err(Refusal::new(ErrorCode::PermissionDenied, message))
+    }
+
+    /// What concerns users and nothing of channels is for a backend that may do everything in its app.
+    pub(super) fn require_backend(&self) -> Result<(), Refusal> {
         if self.is_backend && self.rights.is_everything() {
             return Ok(());
         }
         Err(Refusal::new(ErrorCode::PermissionDenied, "this needs an API key without restrictions"))
+    }
+
+    /// The user of a path, of the caller's app: a user asks for itself alone, a backend for everybody.
+    pub(super) fn acts_for(&self, user: &UserId) -> Result<UserId, Refusal> {
+        let user = user.within(self.app());
+        match self.user() {
+            Some(own) if !self.is_backend && *own == user => Ok(user),
+            None if self.is_backend => self.require_backend().map(|()| user),
+            _ => Err(Refusal::new(ErrorCode::PermissionDenied, "this is for that user itself, or a backend")),
+        }
+    }
+
+    /// Who acts, where the path does not say it: the caller itself, or whom a backend names.
+    pub(super) fn acting_as(&self, named: Option<&UserId>) -> Result<UserId, Refusal> {
+        match (self.user(), named) {
+            (Some(own), None) if !self.is_backend => Ok(own.clone()),
+            (None, Some(named)) if self.is_backend => self.acts_for(named),
+            (None, None) if self.is_backend => {
+                Err(Refusal::new(ErrorCode::InvalidField, "`as` is missing: in whose name is it?"))
+            }
+            (_, Some(_)) => {
+                Err(Refusal::new(ErrorCode::InvalidField, "`as` is for backends; a user acts as itself"))
+            }
+            _ => Err(Refusal::new(ErrorCode::PermissionDenied, "the token names no user")),
+        }
     }
 
     /// By a grant, or by what the directory says of the channel's members.
@@ -64,11 +105,27 @@ impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        Ok(identify(&api.node, parts)?)
+        Ok(identify(&api.node, parts).await?)
     }
 }
 
-fn identify(node: &Node, parts: &Parts) -> Result<Caller, Refusal> {
+/// In which app an operator wants to act.
+const APP_HEADER: &str = "x-xpush-app";
+
+async fn identify(node: &Node, parts: &Parts) -> Result<Caller, Refusal> {
+    let caller = identify_in_own_app(node, parts).await?;
+    let Some(app) = parts.headers.get(APP_HEADER) else { return Ok(caller) };
+    caller.require_operator()?;
+    let app: AppId = app
+        .to_str()
+        .unwrap_or_default()
+        .parse()
+        .map_err(|error| Refusal::new(ErrorCode::InvalidName, format!("{APP_HEADER}: {error}")))?;
+    node.directory.policy(&app).await?;
+    Ok(Caller { rights: caller.rights.within(app), ..caller })
+}
+
+async fn identify_in_own_app(node: &Node, parts: &Parts) -> Result<Caller, Refusal> {
     let Some(credential) = parts.headers.get(header::AUTHORIZATION) else {
         let Some(PeerAddress(peer)) = parts.extensions.get() else {
             return Err(Refusal::new(ErrorCode::Internal, "the server did not note who is calling"));
@@ -78,8 +135,13 @@ fn identify(node: &Node, parts: &Parts) -> Result<Caller, Refusal> {
             let message = "no credential: send `Authorization: Bearer` with a token or an API key";
             return Err(Refusal::new(ErrorCode::Unauthenticated, message));
         }
-        let rights = node.authenticate(None, peer.ip())?;
-        return Ok(Caller { rights, publisher: Publisher::backend("anonymous"), is_backend: true });
+        let rights = node.authenticate(None, peer.ip()).await?;
+        return Ok(Caller {
+            rights,
+            publisher: Publisher::backend("anonymous"),
+            is_backend: true,
+            is_operator: true,
+        });
     };
     let bearer = credential.to_str().ok().and_then(|text| {
         let (scheme, rest) = text.split_once(' ')?;
@@ -89,15 +151,16 @@ fn identify(node: &Node, parts: &Parts) -> Result<Caller, Refusal> {
         let message = "the Authorization header is not `Bearer` with a token or an API key";
         return Err(Refusal::new(ErrorCode::InvalidToken, message));
     };
-    if let Some(backend) = node.backend(bearer)? {
+    if let Some(backend) = node.backend(bearer).await? {
         let publisher = Publisher::backend(&backend.id);
-        return Ok(Caller { publisher, rights: backend.rights, is_backend: true });
+        let is_operator = node.is_configured_key(bearer) && backend.rights.is_everything();
+        return Ok(Caller { publisher, rights: backend.rights, is_backend: true, is_operator });
     }
-    let rights = node.verify(bearer)?;
+    let rights = node.verify(bearer).await?;
     // Whose token names no user is known by the token.
     let of_token = || Publisher::backend(&format!("token-{}", ApiKey::hash(bearer)));
     let publisher = rights.user().map_or_else(of_token, Publisher::user);
-    Ok(Caller { publisher, rights, is_backend: false })
+    Ok(Caller { publisher, rights, is_backend: false, is_operator: false })
 }
 
 /// A request whose body does not come is given up.
@@ -121,6 +184,7 @@ pub(super) async fn check_origin(State(api): State<Api>, request: Request, next:
         if preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("etag, retry-after"));
     headers.insert(header::VARY, HeaderValue::from_static("origin"));
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("etag, retry-after"));
     if preflight {

@@ -42,7 +42,7 @@ pub(super) async fn ticket(State(api): State<Api>, request: Request) -> Result<R
         return Err(Refusal::new(ErrorCode::Unauthenticated, "a ticket needs a `token`").into());
     }
     let secure = parts.extensions.get::<Secure>().is_some();
-    let mut ticket = api.node.ticket(token, avoid.as_deref(), peer.ip(), secure)?;
+    let mut ticket = api.node.ticket(token, avoid.as_deref(), peer.ip(), secure).await?;
     // This node is reached by the name that the client called it by; the others say where they are.
     if ticket.node == api.node.id.as_str() {
         ticket.wires = (api.transports)(called, secure);

@@ -17,14 +17,14 @@ const BASES_LIMIT: usize = 16;
 impl Node {
     /// A node to use, for who has this token, or none where none is needed; its wires for a page that came over TLS
     /// or not. `avoid`: a node that the client could not reach, which may be dead before that is known here.
-    pub fn ticket(
+    pub async fn ticket(
         &self,
         token: Option<String>,
         avoid: Option<&str>,
         peer: IpAddr,
         secure: bool,
     ) -> Result<TicketAnswer, Refusal> {
-        let rights = self.authenticate(token.as_deref(), peer)?;
+        let rights = self.authenticate(token.as_deref(), peer).await?;
         let nodes = self.membership.nodes().borrow().clone();
         // A user comes to the same node with every device; who has no name goes anywhere.
         let key = rights.user().map_or_else(|| SessionId::random().to_string(), ToString::to_string);

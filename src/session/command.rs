@@ -274,12 +274,11 @@ impl Session {
             let message = "a detached connection can't change the session's token; connect with the new one";
             return Err(Refusal::new(ErrorCode::NotSupported, message));
         }
-        let rights = self.node.verify(&command.token)?;
+        let rights = self.node.verify(&command.token).await?;
         if rights.user() != self.user() {
             let message = "the new token is another user's; connect anew with it";
             return Err(Refusal::new(ErrorCode::PermissionDenied, message));
         }
-        self.node.check_account(&rights).await?;
         self.rights = rights;
         *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(command.token);
         self.expired = false;

@@ -98,8 +98,7 @@ async fn identify(
     if token.is_none() && peer.is_foreign_page() {
         return Err(Refusal::new(ErrorCode::Unauthenticated, "a page from elsewhere needs a token"));
     }
-    let rights = node.authenticate(token.as_deref(), peer.address.ip())?;
-    node.check_account(&rights).await?;
+    let rights = node.authenticate(token.as_deref(), peer.address.ip()).await?;
     // A session belongs to who began it: with the state of somebody else one gets a session of one's own.
     let known = state.filter(|state| state.user.as_ref() == rights.user());
     let vector = vector(connect, known.as_ref());

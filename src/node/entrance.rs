@@ -1,0 +1,71 @@
+//! Who is let in: whose token or API key it is, by the keys of the configuration, by those of the directory, or by those
+//! of an issuer that an app names.
+
+use std::{net::IpAddr, time::SystemTime};
+
+use xpush_protocol::ErrorCode;
+
+use super::Node;
+use crate::{
+    auth::{ApiKey, ApiKeyError, Backend, Hints, Rights, TokenError},
+    directory::{Directory, DirectoryError},
+    session::Refusal,
+};
+
+impl Node {
+    /// The rights of a client: its token's, or those of nobody where nobody may come in.
+    pub async fn authenticate(&self, token: Option<&str>, address: IpAddr) -> Result<Rights, Refusal> {
+        match token {
+            Some(token) => self.verify(token).await,
+            None => Ok(self.auth.anonymous(address).ok_or(TokenError::Missing)?),
+        }
+    }
+
+    /// The rights of a token. One of a user whose login, device or account was taken back is none.
+    pub(crate) async fn verify(&self, token: &str) -> Result<Rights, Refusal> {
+        let now = SystemTime::now();
+        let hints = Hints::of(token)?;
+        let rights = if Directory::is_own_token(&hints) {
+            self.directory.verify_access_token(token, now).await??
+        } else {
+            match self.auth.verifier.verify(token, now) {
+                Ok(rights) => rights,
+                Err(refused) => match hints.iss {
+                    Some(issuer) => {
+                        self.directory.verify_issued(&issuer, token, now).await?.ok_or(refused)??
+                    }
+                    None => return Err(refused.into()),
+                },
+            }
+        };
+        self.check_account(&rights).await?;
+        Ok(rights)
+    }
+
+    /// Whether the user, the device and the login that rights are of still stand.
+    pub(crate) async fn check_account(&self, rights: &Rights) -> Result<(), DirectoryError> {
+        match (rights.user(), rights.account()) {
+            (Some(user), Some(account)) => self.directory.check_account(rights.app(), user, account).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// The backend that this API key is of, or `None` where the text is no API key.
+    pub async fn backend(&self, bearer: &str) -> Result<Option<Backend>, Refusal> {
+        if !ApiKey::is_meant(bearer) {
+            return Ok(None);
+        }
+        if self.is_configured_key(bearer) {
+            return Ok(Some(self.auth.api_keys.check(bearer)?));
+        }
+        match self.directory.backend(bearer).await? {
+            Some(backend) => Ok(Some(backend)),
+            None => Err(Refusal::new(ErrorCode::InvalidToken, ApiKeyError::Unknown.to_string())),
+        }
+    }
+
+    /// Whether the id that an API key names is one of the configuration: of an operator, then.
+    pub(crate) fn is_configured_key(&self, bearer: &str) -> bool {
+        self.auth.api_keys.know(bearer)
+    }
+}
