@@ -64,6 +64,13 @@ impl Commit {
     }
 }
 
+impl Directory {
+    /// Tells every node something that no other change of the directory goes with.
+    pub async fn tell(&self, change: &Change) -> Result<()> {
+        self.change(|| async { Ok((Commit::new().tell(change), ())) }).await
+    }
+}
+
 /// Follows the changes from now on.
 #[derive(Debug, Default)]
 pub struct ChangeFeed {

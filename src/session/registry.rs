@@ -260,7 +260,7 @@ impl Sessions {
         for other in tables.by_user.get(user).into_iter().flatten() {
             let Some(present) = tables.present.get(other) else { continue };
             let same_place = device.is_none() || present.device.as_ref() == device;
-            if same_place && (present.since, other) < (at, session) {
+            if other != session && same_place && (present.since, other) < (at, session) {
                 let reason = "the user signed in elsewhere, and the app allows one session at a time";
                 present.outbox.close(Farewell::new(CloseCode::SignedInElsewhere, reason));
             }

@@ -3,6 +3,7 @@
 mod delivery;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod members;
 mod people;
 mod rights;
 
