@@ -300,6 +300,20 @@ impl Sessions {
         self.tables().present.len()
     }
 
+    /// Users of whom a session is here, or just was.
+    #[must_use]
+    pub fn count_users(&self) -> usize {
+        self.tables().by_user.len()
+    }
+
+    /// Those of an app, in no order, each with how many sessions it has.
+    #[must_use]
+    pub fn users(&self, app: &AppId) -> Vec<(UserId, usize)> {
+        let tables = self.tables();
+        let users = tables.by_user.iter().filter(|(user, _)| user.app() == *app);
+        users.map(|(user, sessions)| (user.clone(), sessions.len())).collect()
+    }
+
     fn tables(&self) -> MutexGuard<'_, Tables> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
