@@ -86,8 +86,7 @@ pub struct Publisher(Arc<str>);
 impl Publisher {
     #[must_use]
     pub fn user(user: &UserId) -> Self {
-        // With its app: two of that name are two.
-        Self(format!("u:{}", user.as_str()).into())
+        Self(format!("u:{user}").into())
     }
 
     /// An anonymous client is known by its session.

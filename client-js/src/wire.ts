@@ -540,15 +540,7 @@ roles: Array<string>, weight: number,
 /**
  * Sessions that are connected.
  */
-sessions: number, 
-/**
- * Channels with subscribers there.
- */
-channels: number, 
-/**
- * Users of whom a session is there.
- */
-users: number, draining: boolean, 
+sessions: number, draining: boolean, 
 /**
  * Where its HTTP API is.
  */

@@ -72,7 +72,7 @@ impl Directory {
     /// `user` asks `other`, or accepts what `other` asked.
     pub async fn befriend(&self, user: &UserId, other: &UserId) -> Result<Befriended> {
         check_two(user, other)?;
-        if !self.is_known(other).await? {
+        if !self.user_exists(&other.app(), other).await? {
             return Err(DirectoryError::NotFound("user"));
         }
         let limit = self.quotas(&user.app()).await?.friends;
@@ -135,7 +135,7 @@ impl Directory {
     /// `user` does not want to hear of `other` any more, nor be seen by him.
     pub async fn block(&self, user: &UserId, other: &UserId) -> Result<Friend> {
         check_two(user, other)?;
-        if !self.is_known(other).await? {
+        if !self.user_exists(&other.app(), other).await? {
             return Err(DirectoryError::NotFound("user"));
         }
         let limit = self.quotas(&user.app()).await?.friends;

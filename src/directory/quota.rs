@@ -1,15 +1,15 @@
-//! How much one user, or one channel, may have. Each is counted by a scan before something is added: who adds two at
-//! the very same time may have one more, but for the members of a channel, which its record counts.
+//! How much one user may have. It is counted by a scan before something is added: who adds two at the very same time may
+//! have one more. A channel's members are counted by its own record, and exactly.
 
-use xpush_protocol::{AppId, UserId};
+use xpush_protocol::AppId;
 
 use super::{
     Directory, DirectoryError, Result,
-    store::{Key, Prefix, SCAN_LIMIT, Scan},
+    store::{Prefix, SCAN_LIMIT, Scan},
 };
 
-/// What an app allows its users.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What an app allows, as counts.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Quotas {
     /// Channels that one user is in, or invited to.
     pub(crate) channels_per_user: usize,
@@ -24,20 +24,13 @@ pub(crate) struct Quotas {
 impl Directory {
     /// What holds in an app.
     pub(crate) async fn quotas(&self, app: &AppId) -> Result<Quotas> {
-        let said = self.policy(app).await?.quotas;
-        let number = |most: u32| usize::try_from(most).unwrap_or(usize::MAX);
+        let quotas = self.policy(app).await?.quotas;
         Ok(Quotas {
-            channels_per_user: number(said.channels_per_user),
-            members_per_channel: number(said.members_per_channel),
-            friends: number(said.friends),
-            groups: number(said.groups),
+            channels_per_user: quotas.channels_per_user as usize,
+            members_per_channel: quotas.members_per_channel as usize,
+            friends: quotas.friends as usize,
+            groups: quotas.groups as usize,
         })
-    }
-
-    /// Whether there is such a user.
-    pub(crate) async fn is_known(&self, user: &UserId) -> Result<bool> {
-        let key = Key::new(&["user", user.app().as_str(), user.local()]);
-        Ok(self.store.get(&key).await?.is_some())
     }
 
     /// Refuses one more where there are `limit` under the prefix.

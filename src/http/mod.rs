@@ -3,7 +3,7 @@
 
 mod access;
 mod accounts;
-mod active;
+mod acting;
 mod api;
 mod apps;
 mod contacts;
@@ -11,6 +11,7 @@ mod conversations;
 mod extract;
 mod health;
 mod nodes;
+mod notices;
 mod openapi;
 mod page;
 mod problem;
@@ -58,8 +59,6 @@ pub fn router(api: Api) -> Router {
     let mut routes = Router::new()
         .route("/v1/transports", get(api::transports))
         .route("/v1/nodes", get(nodes::list))
-        .route("/v1/active/channels", get(active::channels))
-        .route("/v1/active/users", get(active::users))
         .route("/v1/drain", post(nodes::drain))
         .route("/v1/openapi.json", get(openapi::answer));
     if roles.session {

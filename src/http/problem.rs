@@ -14,7 +14,7 @@ use axum::{
 };
 use xpush_protocol::{ChannelName, Error, ErrorCode, Problem as Details};
 
-use crate::session::Refusal;
+use crate::{directory::DirectoryError, session::Refusal};
 
 /// Axum's own refusals are a line of text; a longer one is not told.
 const FOREIGN_DETAIL_LIMIT: usize = 4096;
@@ -46,6 +46,12 @@ impl Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         Self::new(refusal, None)
+    }
+}
+
+impl From<DirectoryError> for Problem {
+    fn from(error: DirectoryError) -> Self {
+        Refusal::from(error).into()
     }
 }
 

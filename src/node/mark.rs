@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use xpush_protocol::{ChannelName, DeviceId, ErrorCode, Receipt, ServerFrame};
+use xpush_protocol::{ChannelName, DeviceId, ErrorCode, Receipt, ServerFrame, UserId};
 
 use super::Node;
 use crate::{
@@ -33,6 +33,16 @@ impl Node {
             let message = "only a user has read something: connect with a user's token";
             return Err(Refusal::new(ErrorCode::Unauthenticated, message));
         };
+        self.mark_as(user, channel, mark).await
+    }
+
+    /// As `mark`, for a user in whose name its backend speaks. It has to be a member.
+    pub async fn mark_as(
+        self: &Arc<Self>,
+        user: &UserId,
+        channel: &ChannelName,
+        mark: Mark,
+    ) -> Result<(), Refusal> {
         let offset = match &mark {
             Mark::Read(offset) | Mark::Received { offset, .. } => *offset,
         };

@@ -97,7 +97,7 @@ impl Directory {
         user: &UserId,
     ) -> Result<()> {
         if let Actor::User(by) = actor {
-            if !self.is_known(user).await? {
+            if !self.user_exists(&user.app(), user).await? {
                 return Err(DirectoryError::NotFound("user"));
             }
             if self.blocks(user, by).await? {

@@ -36,7 +36,7 @@ impl Directory {
         if let Some(present) = self.channel(&name).await? {
             return Ok((present, false));
         }
-        if matches!(actor, Actor::User(_)) && !self.is_known(other).await? {
+        if matches!(actor, Actor::User(_)) && !self.user_exists(&other.app(), other).await? {
             return Err(DirectoryError::NotFound("user"));
         }
         self.require_room_for_channel(user).await?;

@@ -61,6 +61,12 @@ impl Directory {
         }
     }
 
+    /// Refuses who may not do that in the channel.
+    pub async fn require_role(&self, channel: &ChannelName, actor: Actor<'_>, action: Action) -> Result<()> {
+        let found = self.require_channel(channel).await?;
+        self.require_action(&found.value, channel, actor, action).await.map(drop)
+    }
+
     /// Changes a channel's own fields, if it is still the version that is expected.
     pub async fn update_channel(
         &self,
