@@ -66,7 +66,7 @@ async fn run(members: usize) {
     keep.insert("trim".parse().expect("a namespace"), Keep { count: Some(1000), age: None });
     let mut logs = Vec::new();
     for _ in 0..3 {
-        let log = MongoDb::connect(&server.url(), "bench", "default", keep.clone()).await.expect("a log");
+        let log = MongoDb::connect(&server.url(), "bench", keep.clone()).await.expect("a log");
         logs.push(Arc::new(log));
     }
     let channel = |name: String| name.parse::<ChannelName>().expect("a channel");

@@ -35,8 +35,8 @@ use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::trace;
 use xpush_protocol::{
-    ChannelName, Cursor, Draining, ErrorCode, Join, Leave, Limits as ClientLimits, Message, ServerFrame,
-    SessionId, Target,
+    AppId, ChannelName, Cursor, Draining, ErrorCode, Join, Leave, Limits as ClientLimits, Message,
+    ServerFrame, SessionId, Target,
 };
 
 use announce::Untold;
@@ -337,13 +337,14 @@ impl Node {
         Ok(self.presence.list(channel).await)
     }
 
-    /// Hands a private message to the sessions that are connected, here and at other nodes. Gives how many took it.
-    pub async fn send(&self, to: Target, message: Message) -> Result<u32, Refusal> {
-        let here = self.sessions.send(&to, ServerFrame::Message(message.clone()));
+    /// Hands a private message to the sessions of this app that are connected, here and at other nodes. Gives how many
+    /// took it.
+    pub async fn send(&self, app: &AppId, to: Target, message: Message) -> Result<u32, Refusal> {
+        let here = self.sessions.send(app, &to, ServerFrame::Message(message.clone()));
         // A session is at one node, a user at many.
         let elsewhere = match to {
             Target::Session(_) if here > 0 => 0,
-            to => self.send_elsewhere(to, message).await,
+            to => self.send_elsewhere(app.clone(), to, message).await,
         };
         match here + elsewhere {
             0 => Err(Refusal::new(
@@ -354,11 +355,11 @@ impl Node {
         }
     }
 
-    async fn send_elsewhere(&self, to: Target, message: Message) -> u32 {
+    async fn send_elsewhere(&self, app: AppId, to: Target, message: Message) -> u32 {
         let Some(answers) = self.inbox.expect_accepted() else { return 0 };
         let (from, request) = (self.id.clone(), answers.request);
         // Without the broker nobody elsewhere can be reached, and nobody took it.
-        match self.broker.publish(Carried::Message { to, message, from, request }).await {
+        match self.broker.publish(Carried::Message { app, to, message, from, request }).await {
             Ok(nodes) => answers.sum(nodes).await,
             Err(_) => 0,
         }

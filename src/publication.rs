@@ -86,7 +86,8 @@ pub struct Publisher(Arc<str>);
 impl Publisher {
     #[must_use]
     pub fn user(user: &UserId) -> Self {
-        Self(format!("u:{user}").into())
+        // With its app: two of that name are two.
+        Self(format!("u:{}", user.as_str()).into())
     }
 
     /// An anonymous client is known by its session.

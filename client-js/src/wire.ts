@@ -540,7 +540,15 @@ roles: Array<string>, weight: number,
 /**
  * Sessions that are connected.
  */
-sessions: number, draining: boolean, 
+sessions: number, 
+/**
+ * Channels with subscribers there.
+ */
+channels: number, 
+/**
+ * Users of whom a session is there.
+ */
+users: number, draining: boolean, 
 /**
  * Where its HTTP API is.
  */

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Binary, ChannelName, Cursor, DeviceId, EventName, Json, MessageId, SessionId, UserId};
+use crate::{AppId, Binary, ChannelName, Cursor, DeviceId, EventName, Json, MessageId, SessionId, UserId};
 
 /// A frame from a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,29 @@ impl ClientFrame {
             Self::Ping(x) => x.id,
         }
     }
+
+    /// Every name that it says is one of that app: clients say local names, and a decoded frame has them as they were
+    /// said.
+    pub fn enter(&mut self, app: &AppId) {
+        if app.is_default() {
+            return;
+        }
+        // Field by field, so that one that is added is thought of.
+        match self {
+            Self::Connect(connect) => connect.enter(app),
+            Self::Subscribe(Subscribe { id: _, channel, cursor: _, last: _ })
+            | Self::Unsubscribe(Unsubscribe { id: _, channel })
+            | Self::Signal(Signal { id: _, channel, event: _, data: _ })
+            | Self::Read(Read { id: _, channel, offset: _ })
+            | Self::Received(Received { id: _, channel, offset: _ })
+            | Self::Delete(Delete { id: _, channel, offset: _ })
+            | Self::History(History { id: _, channel, cursor: _, backward: _, limit: _ })
+            | Self::Presence(Presence { id: _, channel }) => *channel = channel.within(app),
+            Self::Publish(publish) => publish.enter(app),
+            Self::Send(Send { id: _, to, event: _, data: _, binary: _ }) => *to = to.within(app),
+            Self::Refresh(Refresh { id: _, token: _ }) | Self::Ping(Ping { id: _ }) => {}
+        }
+    }
 }
 
 /// The first frame of every connection. Answered by `connected`, then by one `subscribed` (or `error`) for each
@@ -74,6 +97,36 @@ pub struct Connect {
     /// The client's name and version, for the operator's logs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
+}
+
+impl Connect {
+    /// As `ClientFrame::enter`.
+    pub fn enter(&mut self, app: &AppId) {
+        let Self { id: _, token: _, ticket: _, state: _, subscriptions, detached: _, agent: _ } = self;
+        for Resubscribe { channel, cursor: _ } in subscriptions {
+            *channel = channel.within(app);
+        }
+    }
+}
+
+impl Publish {
+    fn enter(&mut self, app: &AppId) {
+        let Self {
+            id: _,
+            channel,
+            message_id: _,
+            event: _,
+            data: _,
+            binary: _,
+            reply_to: _,
+            mentions,
+            expires_in: _,
+        } = self;
+        *channel = channel.within(app);
+        for user in mentions {
+            *user = user.within(app);
+        }
+    }
 }
 
 /// One entry of a resume vector.
@@ -221,6 +274,20 @@ pub struct Received {
     pub channel: ChannelName,
     #[cfg_attr(feature = "typescript", ts(type = "number"))]
     pub offset: u64,
+}
+
+impl Target {
+    /// The same of that app's users. A session's id is the same everywhere.
+    #[must_use]
+    pub fn within(&self, app: &AppId) -> Self {
+        match self {
+            Self::Session(session) => Self::Session(session.clone()),
+            Self::User(user) => Self::User(user.within(app)),
+            Self::Device(UserDevice { user, device }) => {
+                Self::Device(UserDevice { user: user.within(app), device: device.clone() })
+            }
+        }
+    }
 }
 
 /// Answered by `history`: one page of a channel's log.

@@ -104,6 +104,12 @@ pub struct NodeEntry {
     pub weight: u32,
     /// Sessions that are connected.
     pub sessions: u32,
+    /// Channels with subscribers there.
+    #[serde(default)]
+    pub channels: u32,
+    /// Users of whom a session is there.
+    #[serde(default)]
+    pub users: u32,
     pub draining: bool,
     /// Where its HTTP API is.
     pub url: String,

@@ -137,7 +137,9 @@ macro_rules! scoped {
             #[must_use]
             pub fn within(&self, app: &AppId) -> Self {
                 let local = self.local();
-                if app.is_default() {
+                if self.is_of(app) {
+                    self.clone()
+                } else if app.is_default() {
                     Self(local.into())
                 } else {
                     Self(format!("{app}{SCOPE}{local}").into())
@@ -148,6 +150,12 @@ macro_rules! scoped {
             #[must_use]
             pub fn app(&self) -> AppId {
                 self.0.split_once(SCOPE).map_or_else(AppId::default, |(app, _)| AppId(app.into()))
+            }
+
+            /// Whether it is that app's.
+            #[must_use]
+            pub fn is_of(&self, app: &AppId) -> bool {
+                self.0.split_once(SCOPE).map_or(DEFAULT_APP, |(app, _)| app) == app.as_str()
             }
 
             /// The name as its app, its clients and people know it.
@@ -457,6 +465,88 @@ mod tests {
         }
         let error = "room:a/b".parse::<ChannelName>().unwrap_err();
         assert!(error.to_string().contains("has the character '/' at byte 1"), "{error}");
+    }
+
+    #[test]
+    fn a_name_of_one_app_is_none_of_another() {
+        let [shop, game] = ["shop", "game"].map(|app| app.parse::<AppId>().unwrap());
+        let ann: UserId = "ann".parse().unwrap();
+        let (of_shop, of_game) = (ann.within(&shop), ann.within(&game));
+        assert_ne!(of_shop, of_game);
+        assert_ne!(of_shop, ann);
+        assert_eq!((of_shop.app(), of_game.app(), ann.app()), (shop.clone(), game.clone(), AppId::default()));
+        assert!(of_shop.is_of(&shop) && !of_shop.is_of(&game) && !of_shop.is_of(&AppId::default()));
+        assert!(ann.is_of(&AppId::default()) && !ann.is_of(&shop));
+        assert_eq!(of_shop.within(&game), of_game, "an app is not put around another");
+        assert_eq!(of_shop.within(&AppId::default()), ann);
+        let room = "room:a".parse::<ChannelName>().unwrap().within(&shop);
+        assert_eq!((room.namespace(), room.local()), ("room", "room:a"));
+    }
+
+    #[test]
+    fn the_default_apps_names_are_written_without_it() {
+        let room: ChannelName = "room:a".parse().unwrap();
+        assert_eq!(room.within(&AppId::default()).as_str(), "room:a");
+        assert!(Arc::ptr_eq(&room.0, &room.within(&AppId::default()).0), "and nothing is copied");
+    }
+
+    #[test]
+    fn people_and_the_wire_see_the_local_name() {
+        let shop: AppId = "shop".parse().unwrap();
+        let room = "room:a".parse::<ChannelName>().unwrap().within(&shop);
+        let ann = "ann".parse::<UserId>().unwrap().within(&shop);
+        assert_eq!((room.to_string(), ann.to_string()), ("room:a".into(), "ann".into()));
+        let target = crate::Target::User(ann.clone());
+        for codec in [crate::Codec::Json, crate::Codec::MessagePack] {
+            let presence = crate::ClientFrame::Presence(crate::Presence { id: 1, channel: room.clone() });
+            let send = crate::ClientFrame::Send(crate::Send {
+                id: 2,
+                to: target.clone(),
+                event: EventName::default(),
+                data: None,
+                binary: None,
+            });
+            for frame in [presence, send] {
+                let bytes = codec.encode(&frame);
+                assert!(!bytes.contains(&(SCOPE as u8)), "{}", bytes.escape_ascii());
+                assert!(codec.decode_command(&bytes).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_can_say_a_name_of_an_app() {
+        for text in
+            ["shop\u{1f}room:a", "default\u{1f}room:a", "\u{1f}room:a", "room:a\u{1f}", "room:\u{1f}a"]
+        {
+            assert!(text.parse::<ChannelName>().is_err(), "{text:?}");
+            assert!(text.parse::<UserId>().is_err(), "{text:?}");
+            assert!(text.parse::<AppId>().is_err(), "{text:?}");
+            let (escaped, packed) = (serde_json::to_string(text).unwrap(), rmp_serde::to_vec(text).unwrap());
+            assert!(serde_json::from_str::<ChannelName>(&escaped).is_err(), "{escaped}");
+            assert!(serde_json::from_str::<UserId>(&escaped).is_err(), "{escaped}");
+            assert!(rmp_serde::from_slice::<ChannelName>(&packed).is_err(), "{text:?}");
+            assert!(rmp_serde::from_slice::<UserId>(&packed).is_err(), "{text:?}");
+            let frame = format!(r#"{{"subscribe":{{"id":1,"channel":{escaped}}}}}"#);
+            assert!(crate::Codec::Json.decode_command(frame.as_bytes()).is_err(), "{frame}");
+        }
+    }
+
+    #[test]
+    fn a_scoped_name_reads_back_and_only_what_was_written_does() {
+        let shop: AppId = "shop".parse().unwrap();
+        for name in ["room:a", "chat:a:b~c@d"].map(|name| name.parse::<ChannelName>().unwrap()) {
+            for name in [name.within(&shop), name] {
+                assert_eq!(ChannelName::from_scoped(name.as_str()), Ok(name));
+            }
+        }
+        let odd = "Ann Ü. {1}:*".parse::<UserId>().unwrap().within(&shop);
+        assert_eq!(UserId::from_scoped(odd.as_str()), Ok(odd));
+        for text in
+            ["", "Shop\u{1f}room:a", "shop\u{1f}", "shop\u{1f}room", "a\u{1f}b\u{1f}room:a", "\u{1f}room:a"]
+        {
+            assert!(ChannelName::from_scoped(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use subtle::ConstantTimeEq as _;
 use thiserror::Error;
-use xpush_protocol::ErrorCode;
+use xpush_protocol::{AppId, ErrorCode};
 
 use super::rights::{GrantError, GrantsByPattern, Rights};
 
@@ -26,7 +26,7 @@ pub struct ApiKey {
     rights: Rights,
 }
 
-/// The keys that are let in.
+/// The keys of the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct ApiKeys(HashMap<String, ApiKey>);
 
@@ -71,6 +71,12 @@ impl ApiKey {
             None => Rights::everything(),
         };
         Ok(Self { id: checked_id(id)?.to_owned(), hash: from_hex(sha256).ok_or(ApiKeyError::Hash)?, rights })
+    }
+
+    /// The same for another app than the default one.
+    #[must_use]
+    pub fn of_app(self, app: AppId) -> Self {
+        Self { rights: self.rights.within(app), ..self }
     }
 
     /// A new key: its text, which is shown once and kept nowhere.
@@ -200,6 +206,18 @@ mod tests {
         assert!(rights.allows(Permission::Publish, &"room:a".parse().unwrap()));
         assert!(!rights.allows(Permission::History, &"room:a".parse().unwrap()));
         assert!(!rights.allows(Permission::Publish, &"live:a".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_key_of_another_app_may_nothing_in_the_default_one() {
+        let text = ApiKey::generate("a").unwrap();
+        let shop: AppId = "shop".parse().unwrap();
+        let key = ApiKey::new("a", &ApiKey::hash(&text), None).unwrap().of_app(shop.clone());
+        let rights = ApiKeys::new([key]).unwrap().check(&text).unwrap().rights;
+        let room: xpush_protocol::ChannelName = "room:a".parse().unwrap();
+        assert!(rights.is_everything() && *rights.app() == shop);
+        assert!(rights.allows(Permission::Publish, &room.within(&shop)));
+        assert!(!rights.allows(Permission::Publish, &room));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fmt;
 use jsonwebtoken::{AlgorithmFamily, DecodingKey, EncodingKey, Header};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use xpush_protocol::AppId;
 
 use super::crypto;
 
@@ -33,6 +34,7 @@ pub struct Key {
     pub(super) algorithm: Algorithm,
     pub(super) audience: Option<String>,
     pub(super) issuer: Option<String>,
+    pub(super) app: AppId,
     pub(super) material: DecodingKey,
 }
 
@@ -136,7 +138,7 @@ impl Key {
             }
             _ => {}
         }
-        Ok(Self { id: None, algorithm, audience: None, issuer: None, material })
+        Ok(Self { id: None, algorithm, audience: None, issuer: None, app: AppId::default(), material })
     }
 
     /// Only tokens whose `kid` is this, or that have none, are tried with the key.
@@ -155,6 +157,12 @@ impl Key {
     #[must_use]
     pub fn with_issuer(self, issuer: Option<String>) -> Self {
         Self { issuer, ..self }
+    }
+
+    /// Its tokens are of this app, and of no other.
+    #[must_use]
+    pub fn of_app(self, app: AppId) -> Self {
+        Self { app, ..self }
     }
 }
 

@@ -118,7 +118,7 @@ fn literal(piece: &str, user: Option<&UserId>) -> Result<Box<str>, PatternError>
     let mut parts = piece.split(USER);
     let mut text = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        text.push_str(user.ok_or(PatternError::NoUser)?.as_str());
+        text.push_str(user.ok_or(PatternError::NoUser)?.local());
         text.push_str(part);
     }
     if piece.replace(USER, "").contains(['{', '}']) {

@@ -122,6 +122,12 @@ impl Rights {
         Self { app: AppId::default(), user: None, account: None, expires: None, grants: [grant].into() }
     }
 
+    /// Everything in this app, and nothing in another.
+    #[must_use]
+    pub fn everything_in(app: AppId) -> Self {
+        Self::everything().within(app)
+    }
+
     /// Whether nothing of its app is withheld.
     #[must_use]
     pub fn is_everything(&self) -> bool {
@@ -144,16 +150,22 @@ impl Rights {
     /// Whether `permission` is granted for a channel. `Permission::Send` is asked for with `may_send`.
     #[must_use]
     pub fn allows(&self, permission: Permission, channel: &ChannelName) -> bool {
-        channel.app() == self.app && self.grants_for(permission, channel.local())
+        channel.is_of(&self.app) && self.grants_for(permission, channel.local())
     }
 
     /// Whether a private message may go there.
     #[must_use]
     pub fn may_send(&self, target: &Target) -> bool {
         let address = match target {
+            // Whether it is one of this app is known where it is connected.
             Target::Session(session) => format!("session:{session}"),
             // Who may write to a user may write to each device of it.
-            Target::User(user) | Target::Device(UserDevice { user, .. }) => format!("user:{user}"),
+            Target::User(user) | Target::Device(UserDevice { user, .. }) => {
+                if !user.is_of(&self.app) {
+                    return false;
+                }
+                format!("user:{user}")
+            }
         };
         self.grants_for(Permission::Send, &address)
     }
@@ -237,6 +249,28 @@ mod tests {
         assert!(!rights.may_send(&Target::User("bob".parse().unwrap())));
         assert!(!rights.may_send(&Target::Session(xpush_protocol::SessionId::random())));
         assert!(Rights::everything().may_send(&Target::User("org:1".parse().unwrap())));
+    }
+
+    #[test]
+    fn rights_in_one_app_are_none_in_another() {
+        let [shop, game] = ["shop", "game"].map(|app| app.parse::<AppId>().unwrap());
+        let ann = Some("ann".parse().unwrap());
+        let grants = grants(r#"{"**": ["publish", "send"], "chat:{user}": ["history"]}"#);
+        let token = Rights::new(ann, None, &grants).unwrap().within(shop.clone());
+        let (room, chat): (ChannelName, ChannelName) =
+            ("room:a".parse().unwrap(), "chat:ann".parse().unwrap());
+        for rights in [token.clone(), Rights::everything_in(shop.clone())] {
+            for other in [&room, &room.within(&game)] {
+                assert!(!rights.allows(Permission::Publish, other), "{other:?}");
+            }
+            assert!(rights.allows(Permission::Publish, &room.within(&shop)));
+            let bob = |app| Target::User("bob".parse::<UserId>().unwrap().within(app));
+            assert!(rights.may_send(&bob(&shop)));
+            assert!(!rights.may_send(&bob(&game)) && !rights.may_send(&bob(&AppId::default())));
+        }
+        assert!(token.allows(Permission::History, &chat.within(&shop)), "`{{user}}` is the local name");
+        assert_eq!(token.user().map(|user| (user.app(), user.local())), Some((shop.clone(), "ann")));
+        assert!(Rights::everything_in(shop).is_everything());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::{digest::SHA256_OUTPUT_LEN, hmac};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
-use xpush_protocol::{ChannelName, Cursor, ErrorCode, SessionId, UserId};
+use xpush_protocol::{AppId, ChannelName, Cursor, ErrorCode, SessionId, UserId};
 
 /// Text of a state at most: 10,000 subscriptions with names as long as they may be. More is not read at all.
 pub const MAX_STATE: usize = 4 * 1024 * 1024;
@@ -34,6 +34,9 @@ pub struct SessionState {
     /// Of the connection that it was given to: the session's next one has a higher one, at whichever node.
     #[serde(default)]
     pub generation: u64,
+    /// Whose user and channels these are. It is said once, so they are sealed without it.
+    #[serde(default)]
+    pub app: AppId,
 }
 
 /// Seals states (and tickets), and opens them.
@@ -72,7 +75,11 @@ impl StateSealer {
     }
 
     pub fn open(&self, text: &str) -> Result<SessionState, StateError> {
-        self.open_as(PURPOSE, text)
+        let state: SessionState = self.open_as(PURPOSE, text)?;
+        let app = &state.app;
+        let user = state.user.map(|user| user.within(app));
+        let vector = state.vector.into_iter().map(|(name, cursor)| (name.within(app), cursor)).collect();
+        Ok(SessionState { user, vector, ..state })
     }
 
     pub(super) fn seal_as(&self, purpose: &[u8], sealed: &impl Serialize) -> String {
@@ -128,6 +135,7 @@ mod tests {
                 .collect(),
             issued: 1_700_000_000,
             generation: 3,
+            app: AppId::default(),
         }
     }
 
@@ -144,8 +152,30 @@ mod tests {
             vector: vec![],
             issued: 0,
             generation: 0,
+            app: AppId::default(),
         };
         assert_eq!(sealer.open(&sealer.seal(&bare)), Ok(bare));
+    }
+
+    #[test]
+    fn the_names_of_a_state_are_of_its_app() {
+        let (sealer, shop) = (StateSealer::new(&[7; 32]), "shop".parse::<AppId>().unwrap());
+        let state = state(2);
+        let of_shop = SessionState {
+            user: state.user.as_ref().map(|user| user.within(&shop)),
+            vector: state.vector.iter().map(|(name, cursor)| (name.within(&shop), *cursor)).collect(),
+            app: shop,
+            ..state.clone()
+        };
+        assert_eq!(sealer.open(&sealer.seal(&of_shop)), Ok(of_shop));
+    }
+
+    #[test]
+    fn a_state_from_before_there_were_apps_is_one_of_the_default_app() {
+        let (sealer, state) = (StateSealer::new(&[7; 32]), state(1));
+        let SessionState { session, user, token, vector, issued, generation, app: _ } = state.clone();
+        let before = (session, user, token, vector, issued, generation);
+        assert_eq!(sealer.open(&sealer.seal_as(PURPOSE, &before)), Ok(state));
     }
 
     #[test]

@@ -99,6 +99,7 @@ mod tests {
             vector: vec![],
             issued: 0,
             generation: 1,
+            app: xpush_protocol::AppId::default(),
         };
         assert_eq!(Ticket::open(&sealer.seal(&state), &sealer, UNIX_EPOCH), Err(TicketError::Invalid));
     }

@@ -14,7 +14,7 @@ use serde::{
     de::{self, DeserializeOwned},
 };
 use thiserror::Error;
-use xpush_protocol::{ErrorCode, UserId};
+use xpush_protocol::{AppId, ErrorCode, UserId};
 
 use super::{
     key::Key,
@@ -54,6 +54,9 @@ pub struct Claims {
     /// Who made it.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub iss: Option<String>,
+    /// In which app it holds. Absent: in that of the key.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub app: Option<AppId>,
     /// What it grants. Absent: nothing.
     #[serde(default, skip_serializing_if = "GrantsByPattern::is_empty")]
     pub channels: GrantsByPattern,
@@ -94,6 +97,8 @@ pub enum TokenError {
     Audience,
     #[error("the token is of another issuer (`iss`)")]
     Issuer,
+    #[error("the token is for another app (`app`) than the key that signed it may speak for")]
+    App,
     #[error("the token's `channels` can't be used: {0}")]
     Grants(#[from] GrantError),
 }
@@ -294,9 +299,13 @@ fn rights(claims: Claims, key: &Key, now: SystemTime) -> Result<Rights, TokenErr
     {
         return Err(TokenError::Audience);
     }
+    // A key that could name any app would be a key to all of them.
+    if claims.app.as_ref().is_some_and(|app| *app != key.app) {
+        return Err(TokenError::App);
+    }
     let end = check_times(claims.nbf, claims.exp, now)?;
     let account = Account { login: None, device: None, issued: claims.iat };
-    Ok(Rights::new(claims.sub, end, &claims.channels)?.of_account(account))
+    Ok(Rights::new(claims.sub, end, &claims.channels)?.within(key.app.clone()).of_account(account))
 }
 
 /// When the rights end.

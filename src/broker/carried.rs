@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use xpush_protocol::{
-    Binary, ChannelName, Codec, Cursor, Epoch, EventName, Json, Message, MessageId, Payload, ServerFrame,
-    SessionId, Target, UserDevice, UserId,
+    AppId, Binary, ChannelName, Codec, Cursor, DeviceId, Epoch, EventName, Json, Message, MessageId, Payload,
+    ServerFrame, SessionId, Target, UserDevice, UserId,
 };
 
 use super::Topic;
@@ -42,6 +42,8 @@ pub enum Carried {
     },
     /// A private message. Every node that gets it tells `from` how many sessions took it (`Accepted`).
     Message {
+        /// Whose sessions may take it.
+        app: AppId,
         to: Target,
         message: Message,
         from: NodeId,
@@ -123,27 +125,33 @@ impl Carried {
     }
 }
 
+/// Between an app and a session's id, which has no such character.
+const APP_END: char = '\u{1f}';
+
 /// The version of what follows it: nodes of two versions share a broker while a cluster is upgraded, and what is of
 /// another version is lost, which the log makes good.
 const FORMAT: u8 = 1;
 
-/// On the way. A frame of the protocol travels as its own JSON; data as its publisher wrote it.
+/// On the way. A frame of the protocol travels as its own JSON, so its names are without their app, as its readers know
+/// them; data as its publisher wrote it. What says whom it concerns has its app with it.
 #[derive(Serialize, Deserialize)]
 enum Packed<'a> {
     #[serde(borrow)]
     Publication(PackedPublication<'a>),
     Top {
+        #[serde(with = "serde_scoped")]
         channel: ChannelName,
         epoch: u32,
         offset: u64,
     },
     Presence {
+        #[serde(with = "serde_scoped")]
         channel: ChannelName,
         occupancy: u32,
         frame: String,
     },
     Message {
-        to: Target,
+        to: PackedTarget,
         frame: String,
         from: NodeId,
         request: u64,
@@ -159,6 +167,7 @@ enum Packed<'a> {
         from: NodeId,
         request: u64,
         sent: u64,
+        #[serde(with = "serde_scoped")]
         channel: ChannelName,
         #[serde(borrow)]
         drafts: Vec<PackedDraft<'a>>,
@@ -173,6 +182,7 @@ enum Packed<'a> {
         placed: Placed,
     },
     Event {
+        #[serde(with = "serde_scoped")]
         channel: ChannelName,
         frame: String,
     },
@@ -180,6 +190,7 @@ enum Packed<'a> {
 
 #[derive(Serialize, Deserialize)]
 struct PackedPublication<'a> {
+    #[serde(with = "serde_scoped")]
     channel: ChannelName,
     epoch: u32,
     offset: u64,
@@ -188,11 +199,27 @@ struct PackedPublication<'a> {
     binary: bool,
     #[serde(with = "serde_bytes_slice", borrow)]
     data: &'a [u8],
+    /// One of the channel's app.
     user: Option<UserId>,
     time: u64,
     /// Last, and left out where it is not: a node that does not know of it reads all the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reply_to: Option<u64>,
+}
+
+/// Whom a private message is for, with the app.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PackedTarget {
+    Session(String),
+    User(String),
+    Device(PackedDevice),
+}
+
+#[derive(Serialize, Deserialize)]
+struct PackedDevice {
+    user: String,
+    device: DeviceId,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -203,6 +230,7 @@ struct PackedDraft<'a> {
     binary: bool,
     #[serde(with = "serde_bytes_slice", borrow)]
     data: &'a [u8],
+    /// One of the channel's app.
     user: Option<UserId>,
     time: u64,
     /// As `reply_to` above.
@@ -235,13 +263,51 @@ impl<'a> PackedDraft<'a> {
         }
     }
 
-    fn draft(self) -> Option<Draft> {
+    fn draft(self, app: &AppId) -> Option<Draft> {
         let Self { publisher, message_id, event, binary, data, user, time, more } = self;
-        let (reply_to, mentions) = more.map_or_else(Default::default, |more| (more.reply_to, more.mentions));
+        let (reply_to, mut mentions) =
+            more.map_or_else(Default::default, |more| (more.reply_to, more.mentions));
+        for mentioned in &mut mentions {
+            *mentioned = mentioned.within(app);
+        }
         // By the node that sends it on, if by nobody else.
         let retriable = true;
-        let payload = unpack(binary, data)?;
+        let (payload, user) = (unpack(binary, data)?, user.map(|user| user.within(app)));
         Some(Draft { publisher, message_id, retriable, event, payload, user, time, reply_to, mentions })
+    }
+}
+
+impl PackedTarget {
+    fn new(app: &AppId, to: &Target) -> Self {
+        match to {
+            Target::Session(session) if app.is_default() => Self::Session(session.as_str().to_owned()),
+            Target::Session(session) => Self::Session(format!("{app}{APP_END}{session}")),
+            Target::User(user) => Self::User(user.as_str().to_owned()),
+            Target::Device(UserDevice { user, device }) => {
+                Self::Device(PackedDevice { user: user.as_str().to_owned(), device: device.clone() })
+            }
+        }
+    }
+
+    fn target(&self) -> Option<(AppId, Target)> {
+        match self {
+            Self::Session(text) => {
+                let (app, session) = match text.split_once(APP_END) {
+                    Some((app, session)) => (app.parse().ok()?, session),
+                    None => (AppId::default(), text.as_str()),
+                };
+                Some((app, Target::Session(session.parse().ok()?)))
+            }
+            Self::User(text) => {
+                let user = UserId::from_scoped(text).ok()?;
+                Some((user.app(), Target::User(user)))
+            }
+            Self::Device(PackedDevice { user, device }) => {
+                let user = UserId::from_scoped(user).ok()?;
+                let device = device.clone();
+                Some((user.app(), Target::Device(UserDevice { user, device })))
+            }
+        }
     }
 }
 
@@ -259,6 +325,20 @@ fn unpack(binary: bool, data: &[u8]) -> Option<Payload> {
     } else {
         Payload::Json(Json::parse(std::str::from_utf8(data).ok()?).ok()?)
     })
+}
+
+/// A channel's name with its app.
+mod serde_scoped {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+    use xpush_protocol::ChannelName;
+
+    pub(super) fn serialize<S: Serializer>(name: &ChannelName, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(name.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ChannelName, D::Error> {
+        ChannelName::from_scoped(<&str>::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
 }
 
 /// Bytes as bytes, not as a list of numbers, and read without a copy.
@@ -304,8 +384,8 @@ impl Carried {
             Self::Event { channel, frame: told } => {
                 Packed::Event { channel: channel.clone(), frame: frame(told) }
             }
-            Self::Message { to, message, from, request } => Packed::Message {
-                to: to.clone(),
+            Self::Message { app, to, message, from, request } => Packed::Message {
+                to: PackedTarget::new(app, to),
                 frame: frame(&ServerFrame::Message(message.clone())),
                 from: from.clone(),
                 request: *request,
@@ -351,7 +431,7 @@ impl Carried {
                 time,
                 reply_to,
             }) => {
-                let payload = unpack(binary, data)?;
+                let (payload, user) = (unpack(binary, data)?, user.map(|user| user.within(&channel.app())));
                 let publication =
                     Arc::new(Publication { offset, message_id, event, payload, user, time, reply_to });
                 Self::Publication { channel, epoch: Epoch(epoch), publication }
@@ -369,12 +449,14 @@ impl Carried {
                 let ServerFrame::Message(message) = Codec::Json.decode(frame.as_bytes()).ok()? else {
                     return None;
                 };
-                Self::Message { to, message, from, request }
+                let (app, to) = to.target()?;
+                Self::Message { app, to, message, from, request }
             }
             Packed::Accepted { node, request, sessions } => Self::Accepted { node, request, sessions },
             Packed::Taken(taken) => Self::Taken(taken),
             Packed::Append { node, from, request, sent, channel, drafts } => {
-                let drafts = drafts.into_iter().map(PackedDraft::draft).collect::<Option<_>>()?;
+                let app = channel.app();
+                let drafts = drafts.into_iter().map(|draft| draft.draft(&app)).collect::<Option<_>>()?;
                 Self::Append { node, from, request, sent, channel, drafts }
             }
             Packed::Appending { node, request } => Self::Appending { node, request },
@@ -430,6 +512,7 @@ mod tests {
             Carried::Top { channel: channel.clone(), cursor: Cursor { epoch: Epoch(1), offset: u64::MAX } },
             Carried::Presence { channel: channel.clone(), occupancy: 3, frame: ServerFrame::Join(join) },
             Carried::Message {
+                app: AppId::default(),
                 to: Target::User("ann".parse().unwrap()),
                 message,
                 from: node.clone(),
@@ -465,5 +548,65 @@ mod tests {
             }
         }
         assert_eq!(Carried::decode(b"\x02anything"), None);
+    }
+
+    #[test]
+    fn what_travels_keeps_its_app() {
+        let shop: AppId = "shop".parse().unwrap();
+        let channel = "room:a".parse::<ChannelName>().unwrap().within(&shop);
+        let ann = "ann".parse::<UserId>().unwrap().within(&shop);
+        let said = Draft {
+            user: Some(ann.clone()),
+            publisher: Publisher::user(&ann),
+            mentions: vec![ann.clone()],
+            ..draft("p", 1)
+        };
+        let publication = Arc::new(said.clone().into_publication(7));
+        let node: NodeId = "n1".parse().unwrap();
+        let message = || Message {
+            session: None,
+            user: None,
+            event: EventName::default(),
+            data: Some(Json::parse("1").unwrap()),
+            binary: None,
+        };
+        let to = |to| Carried::Message {
+            app: shop.clone(),
+            to,
+            message: message(),
+            from: node.clone(),
+            request: 5,
+        };
+        for carried in [
+            Carried::Publication { channel: channel.clone(), epoch: Epoch(9), publication },
+            Carried::Top { channel: channel.clone(), cursor: Cursor { epoch: Epoch(1), offset: 2 } },
+            to(Target::User(ann.clone())),
+            to(Target::Session(SessionId::random())),
+            to(Target::Device(UserDevice { user: ann.clone(), device: "phone".parse().unwrap() })),
+            Carried::Append {
+                node: node.clone(),
+                from: node.clone(),
+                request: 6,
+                sent: 1,
+                channel: channel.clone(),
+                drafts: vec![said],
+            },
+        ] {
+            assert_eq!(Carried::decode(&carried.encode()), Some(carried));
+        }
+        // What clients read has no app in it; the channel beside it has.
+        let join = Join {
+            channel: channel.clone(),
+            member: Member { session: SessionId::random(), user: Some(ann) },
+            occupancy: 1,
+        };
+        let told =
+            Carried::Presence { channel: channel.clone(), occupancy: 1, frame: ServerFrame::Join(join) };
+        let Some(Carried::Presence { channel: arrived, frame: ServerFrame::Join(join), .. }) =
+            Carried::decode(&told.encode())
+        else {
+            panic!("it arrives");
+        };
+        assert_eq!((arrived, join.channel.as_str()), (channel, "room:a"));
     }
 }

@@ -5,8 +5,8 @@ use std::{any::Any, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use xpush_protocol::{
-    ChannelName, Codec, Cursor, Epoch, EventName, Join, Json, Member, Message, ServerFrame, SessionId,
-    Target, UserDevice, UserId,
+    AppId, ChannelName, Codec, Cursor, DeviceId, Epoch, EventName, Join, Json, Member, Message, ServerFrame,
+    SessionId, Target, UserDevice, UserId,
 };
 use xpush_test_servers::until;
 
@@ -50,6 +50,7 @@ macro_rules! contract {
                 tops_stand_in_the_order_that_was_asked_for
                 a_private_message_is_counted_where_it_arrives
                 joins_and_leaves_arrive
+                one_apps_names_are_not_anothers
             );
         }
     };
@@ -249,21 +250,30 @@ pub(super) async fn tops_stand_in_the_order_that_was_asked_for(open: Open) {
     }
 }
 
-pub(super) async fn a_private_message_is_counted_where_it_arrives(open: Open) {
-    let Opened { nodes: [a, b], guard: _guard } = open().await;
-    let (session, user): (_, UserId) = (SessionId::random(), "Ann Ü. {1}".parse().unwrap());
-    let device: xpush_protocol::DeviceId = "phone".parse().unwrap();
+/// A session of this user begins at a node, on a phone.
+fn enter(node: &Node, session: &SessionId, user: &UserId) -> Arc<Outbox> {
     let outbox = Arc::new(Outbox::new(Codec::Json));
+    let (app, device) = (user.app(), phone());
     let entering = Entering {
-        session: &session,
-        user: Some(&user),
+        session,
+        app: &app,
+        user: Some(user),
         device: Some(&device),
         since: 0,
         connection: 1,
         generation: 1,
         outbox: &outbox,
     };
-    b.inbox.sessions.attach(entering);
+    node.inbox.sessions.attach(entering);
+    outbox
+}
+
+fn phone() -> DeviceId {
+    "phone".parse().unwrap()
+}
+
+/// Gives how many nodes got it, and how many sessions took it.
+async fn send(node: &Node, app: &AppId, to: &Target) -> (usize, u32) {
     let message = Message {
         session: None,
         user: None,
@@ -271,16 +281,64 @@ pub(super) async fn a_private_message_is_counted_where_it_arrives(open: Open) {
         data: Some(Json::parse("1").unwrap()),
         binary: None,
     };
-    let of =
-        |device: &str| Target::Device(UserDevice { user: user.clone(), device: device.parse().unwrap() });
-    let targets = [Target::Session(session.clone()), Target::User(user.clone()), of(device.as_str())];
-    let send = async |to: &Target| {
-        let answers = a.inbox.expect_accepted().unwrap();
-        let (from, request) = (a.inbox.node().clone(), answers.request);
-        let carried = Carried::Message { to: to.clone(), message: message.clone(), from, request };
-        let nodes = a.broker.publish(carried).await.unwrap();
-        (nodes, answers.sum(nodes).await)
-    };
+    let answers = node.inbox.expect_accepted().unwrap();
+    let (from, request) = (node.inbox.node().clone(), answers.request);
+    let carried = Carried::Message { app: app.clone(), to: to.clone(), message, from, request };
+    let nodes = node.broker.publish(carried).await.unwrap();
+    (nodes, answers.sum(nodes).await)
+}
+
+pub(super) async fn one_apps_names_are_not_anothers(open: Open) {
+    let Opened { nodes: [a, b], guard: _guard } = open().await;
+    let [shop, game] = ["shop", "game"].map(|app| app.parse::<AppId>().unwrap());
+    let (room, ann) = (channel("room:a"), "ann".parse::<UserId>().unwrap());
+    let (of_shop, of_game) = (room.within(&shop), room.within(&game));
+    // One log, so that their numbers alone would not tell the two apart.
+    let log: Arc<dyn Log> =
+        Arc::new(Memory::new(KeepByNamespace::new(), Capacity { channels: 10, bytes: 1 << 20 }));
+    let watched = Watched::of(&b, &of_shop, &log).await;
+    let other = Watched::of(&b, &of_game, &log).await;
+    for name in [&of_shop, &of_game] {
+        b.broker.listen(Topic::Channel(name.clone())).await;
+    }
+    assert_eq!(a.broker.publish(watched.publication(1)).await, Ok(1));
+    until("it to arrive", async || watched.has_delivered(1).await).await;
+    assert!(other.has_delivered(0).await);
+    let tops = a.broker.tops(&[room, of_shop, of_game]).await.unwrap();
+    assert_eq!(tops, [None, Some(Cursor { epoch: watched.epoch, offset: 1 }), None]);
+
+    let session = SessionId::random();
+    let ann_of_shop = ann.within(&shop);
+    let _outbox = enter(&b, &session, &ann_of_shop);
+    for topic in [&session].map(|session| Topic::Session(session.clone())) {
+        b.broker.listen(topic).await;
+    }
+    for user in [&ann, &ann_of_shop, &ann.within(&game)] {
+        b.broker.listen(Topic::User(user.clone())).await;
+    }
+    for (app, taken) in [(&shop, 1), (&game, 0), (&AppId::default(), 0)] {
+        let device = UserDevice { user: ann.within(app), device: phone() };
+        let targets =
+            [Target::Session(session.clone()), Target::User(ann.within(app)), Target::Device(device)];
+        for to in targets {
+            // The sender's own subscription may still be on its way, and without it there is no answer.
+            if taken == 1 {
+                until("an answer", async || send(&a, app, &to).await == (1, 1)).await;
+            } else {
+                assert_eq!(send(&a, app, &to).await, (1, 0), "{to:?} of {app}");
+            }
+        }
+    }
+}
+
+pub(super) async fn a_private_message_is_counted_where_it_arrives(open: Open) {
+    let Opened { nodes: [a, b], guard: _guard } = open().await;
+    let (session, user): (_, UserId) = (SessionId::random(), "Ann Ü. {1}".parse().unwrap());
+    let app = AppId::default();
+    let _outbox = enter(&b, &session, &user);
+    let of = |device| Target::Device(UserDevice { user: user.clone(), device });
+    let targets = [Target::Session(session.clone()), Target::User(user.clone()), of(phone())];
+    let send = async |to: &Target| send(&a, &app, to).await;
     for to in &targets {
         assert_eq!(send(to).await, (0, 0), "nobody listens yet");
     }

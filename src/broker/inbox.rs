@@ -133,8 +133,8 @@ impl Inbox {
                 self.channels.tell_presence(&channel, occupancy, &frame);
             }
             Carried::Event { channel, frame } => self.channels.tell(&channel, &frame),
-            Carried::Message { to, message, from, request } => {
-                let sessions = self.sessions.send(&to, ServerFrame::Message(message));
+            Carried::Message { app, to, message, from, request } => {
+                let sessions = self.sessions.send(&app, &to, ServerFrame::Message(message));
                 return vec![Carried::Accepted { node: from, request, sessions }];
             }
             Carried::Accepted { node: _, request, sessions } => self.accepted.answer(request, sessions),
@@ -149,8 +149,9 @@ impl Inbox {
             Carried::Appending { node: _, request } => self.appended.answer(request, None),
             Carried::Appended { node: _, request, placed } => self.appended.answer(request, Some(placed)),
             Carried::Taken(taken) => {
-                let waited = self.sessions.hand_over(&taken);
+                let (app, waited) = self.sessions.hand_over(&taken);
                 let to = |message| Carried::Message {
+                    app: app.clone(),
                     to: Target::Session(taken.session.clone()),
                     message,
                     from: self.node.clone(),
@@ -250,7 +251,8 @@ mod tests {
         };
         let from: NodeId = "b".parse().unwrap();
         let to = Target::User("ann".parse().unwrap());
-        let answer = inbox.receive(Carried::Message { to, message, from: from.clone(), request: 7 });
+        let app = xpush_protocol::AppId::default();
+        let answer = inbox.receive(Carried::Message { app, to, message, from: from.clone(), request: 7 });
         assert_eq!(answer, [Carried::Accepted { node: from, request: 7, sessions: 0 }]);
     }
 }

@@ -204,6 +204,11 @@ impl Channel {
         }
     }
 
+    #[must_use]
+    pub fn subscribers(&self) -> usize {
+        self.state().subscribers.len()
+    }
+
     pub(crate) fn remove(&self, key: SubscriberKey) {
         self.state().subscribers.try_remove(key.0);
     }

@@ -107,6 +107,11 @@ impl Channels {
         self.shards.iter().flat_map(|shard| lock(shard).values().cloned().collect::<Vec<_>>()).collect()
     }
 
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
     fn shard(&self, name: &ChannelName) -> MutexGuard<'_, Shard> {
         lock(&self.shards[self.hasher.hash_one(name) as usize % SHARDS])
     }

@@ -69,11 +69,13 @@ async fn list(api: &ApiArgs, json: bool) -> anyhow::Result<()> {
             print(serde_json::to_string(&node)?)?;
             continue;
         }
-        let NodeEntry { id, version, roles, weight, sessions, draining, url, wires: _ } = node;
+        let NodeEntry { id, version, roles, weight, sessions, channels, users, draining, url, wires: _ } =
+            node;
         let roles = roles.join("+");
         let state = if draining { "draining" } else { "live" };
         print(format!(
-            "{id:<16} {state:<9} {roles:<16} weight {weight:<6} {sessions:>7} sessions  {version}  {url}"
+            "{id:<16} {state:<9} {roles:<16} weight {weight:<6} {sessions:>7} sessions {users:>7} users \
+             {channels:>7} channels  {version}  {url}"
         ))?;
     }
     Ok(())

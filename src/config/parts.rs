@@ -96,7 +96,9 @@ impl Config {
     }
 
     pub(super) fn backend_keys(&self) -> Result<Vec<ApiKey>, ConfigError> {
-        let key = |key: &BackendKey| ApiKey::new(&key.id, &key.sha256, key.grants.as_ref());
+        let key = |key: &BackendKey| {
+            ApiKey::new(&key.id, &key.sha256, key.grants.as_ref()).map(|made| made.of_app(key.app.clone()))
+        };
         let keys = self.auth.api_keys.iter().map(key).collect::<Result<Vec<_>, _>>();
         let keys = keys.map_err(|error| rule("auth.api_keys", &error))?;
         ApiKeys::new(keys.clone()).map_err(|error| rule("auth.api_keys", &error))?;
@@ -112,7 +114,8 @@ impl TokenKey {
     fn key(&self) -> Result<Key, ConfigError> {
         let material = self.material()?;
         let key = Key::new(self.algorithm, &material).map_err(|error| rule("auth.keys", &error))?;
-        Ok(key.with_id(self.id.clone()).with_audience(self.audience.clone()).with_issuer(self.issuer.clone()))
+        let key = key.of_app(self.app.clone()).with_id(self.id.clone());
+        Ok(key.with_audience(self.audience.clone()).with_issuer(self.issuer.clone()))
     }
 
     fn material(&self) -> Result<Vec<u8>, ConfigError> {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use xpush_protocol::Namespace;
+use xpush_protocol::{AppId, Namespace};
 
 use super::unit::{Size, Span};
 use crate::{
@@ -196,6 +196,9 @@ pub struct TokenKey {
     /// The `iss` that its tokens must have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
+    /// The app that its tokens are of.
+    #[serde(default)]
+    pub app: AppId,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,6 +210,9 @@ pub struct BackendKey {
     /// Absent: everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grants: Option<GrantsByPattern>,
+    /// The app that it is of. Without `grants`, a key of the default app is the operator's.
+    #[serde(default)]
+    pub app: AppId,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

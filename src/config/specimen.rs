@@ -3,6 +3,7 @@
 
 use ipnet::IpNet;
 use toml::{Table, Value};
+use xpush_protocol::AppId;
 
 use super::schema::{
     Auth, BackendKey, Config, Development, Limits, Listen, Log, LogFormat, MongoDb, NamespaceSection, Node,
@@ -51,11 +52,13 @@ pub(super) fn specimen() -> Table {
                 public_key_file: Some("".into()),
                 audience: text(),
                 issuer: text(),
+                app: AppId::default(),
             }],
             api_keys: vec![BackendKey {
                 id: String::new(),
                 sha256: String::new(),
                 grants: Some([("room:*".to_owned(), Permissions::ALL)].into()),
+                app: AppId::default(),
             }],
         },
         log: Log { level: String::new(), format: LogFormat::Text },

@@ -34,8 +34,8 @@ pub(super) struct Caller {
     pub(super) publisher: Publisher,
     /// A backend publishes as fast as it likes; a client does not, whichever way it comes.
     pub(super) is_backend: bool,
-    /// An unrestricted API key of the configuration, or this machine in development: it may ask for what is of no app,
-    /// and act in any.
+    /// An unrestricted API key of the configuration and of the default app, or this machine in development: it may ask
+    /// for what is of no app, and act in any.
     is_operator: bool,
 }
 
@@ -44,6 +44,7 @@ impl Caller {
         self.rights.user()
     }
 
+    /// Whose names it says: what comes from outside is local, and becomes `name.within(caller.app())` at the door.
     pub(super) fn app(&self) -> &AppId {
         self.rights.app()
     }
@@ -53,7 +54,8 @@ impl Caller {
         if self.is_operator {
             return Ok(());
         }
-        let message = "this needs an API key of the configuration, without restrictions";
+        let message =
+            "this needs an API key of the configuration, of the default app and without restrictions";
         Err(Refusal::new(ErrorCode::PermissionDenied, message))
     }
 
@@ -114,8 +116,12 @@ const APP_HEADER: &str = "x-xpush-app";
 
 async fn identify(node: &Node, parts: &Parts) -> Result<Caller, Refusal> {
     let caller = identify_in_own_app(node, parts).await?;
-    let Some(app) = parts.headers.get(APP_HEADER) else { return Ok(caller) };
+    let mut named = parts.headers.get_all(APP_HEADER).iter();
+    let Some(app) = named.next() else { return Ok(caller) };
     caller.require_operator()?;
+    if named.next().is_some() {
+        return Err(Refusal::new(ErrorCode::InvalidField, format!("{APP_HEADER} is there twice")));
+    }
     let app: AppId = app
         .to_str()
         .unwrap_or_default()
@@ -153,7 +159,9 @@ async fn identify_in_own_app(node: &Node, parts: &Parts) -> Result<Caller, Refus
     };
     if let Some(backend) = node.backend(bearer).await? {
         let publisher = Publisher::backend(&backend.id);
-        let is_operator = node.is_configured_key(bearer) && backend.rights.is_everything();
+        let is_operator = node.is_configured_key(bearer)
+            && backend.rights.is_everything()
+            && backend.rights.app().is_default();
         return Ok(Caller { publisher, rights: backend.rights, is_backend: true, is_operator });
     }
     let rights = node.verify(bearer).await?;

@@ -96,6 +96,7 @@ pub(super) async fn publish(
         mentions: mentions.iter().map(|user| user.within(caller.rights.app())).collect(),
     };
     let publish = |channel: ChannelName| {
+        let channel = channel.within(caller.app());
         let (api, caller, draft) = (&api, &caller, draft.clone());
         async move {
             let done = async {
@@ -140,6 +141,7 @@ pub(super) async fn history(
     Path(channel): Path<ChannelName>,
     Query(parameters): Query<HistoryParameters>,
 ) -> Result<Json<HistoryPage>, Problem> {
+    let channel = channel.within(caller.app());
     let HistoryParameters { cursor, backward, limit } = parameters;
     caller.require(&api.node, Permission::History, &channel).await?;
     let cursor = cursor.map(|text| text.parse()).transpose().map_err(invalid_name)?;
@@ -153,6 +155,7 @@ pub(super) async fn presence(
     caller: Caller,
     Path(channel): Path<ChannelName>,
 ) -> Result<Json<PresenceList>, Problem> {
+    let channel = channel.within(caller.app());
     caller.require(&api.node, Permission::Presence, &channel).await?;
     let list = api.node.list_presence(&channel).await?;
     let (members, sessions, users) = (list.members, list.sessions, list.users);

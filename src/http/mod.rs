@@ -4,6 +4,7 @@
 mod access;
 mod accounts;
 mod acting;
+mod active;
 mod api;
 mod apps;
 mod contacts;
@@ -59,6 +60,8 @@ pub fn router(api: Api) -> Router {
     let mut routes = Router::new()
         .route("/v1/transports", get(api::transports))
         .route("/v1/nodes", get(nodes::list))
+        .route("/v1/active/channels", get(active::channels))
+        .route("/v1/active/users", get(active::users))
         .route("/v1/drain", post(nodes::drain))
         .route("/v1/openapi.json", get(openapi::answer));
     if roles.session {

@@ -73,6 +73,8 @@ fn entry(node: &NodeInfo) -> NodeEntry {
         roles: roles.iter().filter(|(_, is_set)| *is_set).map(|(role, _)| (*role).to_owned()).collect(),
         weight: node.weight,
         sessions: node.status.sessions,
+        channels: node.status.channels,
+        users: node.status.users,
         draining: node.status.draining,
         url: node.url.clone(),
         wires: node.wires.clone(),

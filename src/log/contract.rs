@@ -4,13 +4,13 @@ use std::{any::Any, collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::{LocalBoxFuture, join_all};
-use xpush_protocol::{Binary, ChannelName, Json, Payload};
+use xpush_protocol::{AppId, Binary, ChannelName, Json, Payload, UserId};
 
 use super::{
     Appended, Extent, From, Keep, KeepByNamespace, Log, LogError, Query,
     fixture::{append, channel, draft, keep, offsets},
 };
-use crate::publication::Draft;
+use crate::publication::{Draft, Publisher};
 
 /// A log of a backend, and what must live as long.
 pub(super) type Opened = (Arc<dyn Log>, Box<dyn Any>);
@@ -36,6 +36,8 @@ macro_rules! contract {
                 thousands_of_channels_count_for_themselves
                 channels_whose_names_begin_alike_are_apart
                 an_append_whose_future_was_dropped_is_appended
+                a_channel_of_two_apps_is_two_channels
+                a_channel_of_another_app_is_trimmed_like_any
             );
         }
     };
@@ -330,4 +332,46 @@ pub(super) async fn an_append_whose_future_was_dropped_is_appended(open: Open) {
 async fn an_error_says_what_it_is_about() {
     let error = LogError::Unavailable { reason: "the disk is full".into() };
     assert_eq!(error.to_string(), "the log can't be written: the disk is full");
+}
+
+/// The message `n` of this app's ann.
+fn of_ann(app: &AppId, n: u64) -> Draft {
+    let ann = "ann".parse::<UserId>().unwrap().within(app);
+    Draft { publisher: Publisher::user(&ann), user: Some(ann), ..draft("", n) }
+}
+
+pub(super) async fn a_channel_of_two_apps_is_two_channels(open: Open) {
+    let (log, _guard) = open(KeepByNamespace::new()).await;
+    let apps = ["default", "shop", "game"].map(|app| app.parse::<AppId>().unwrap());
+    let rooms = apps.each_ref().map(|app| channel("room:a").within(app));
+    for (app, room) in apps.iter().zip(&rooms).take(2) {
+        let appended = append(&*log, room, of_ann(app, 1)).await;
+        assert_eq!(appended.cursor().offset, 1, "an id of one app's user is none of another's");
+        assert!(matches!(append(&*log, room, of_ann(app, 1)).await, Appended::Duplicate(_)));
+    }
+    append(&*log, &rooms[1], of_ann(&apps[1], 2)).await;
+    let [default, shop, game] = &rooms;
+    assert_eq!(said(&*log, default).await, [1]);
+    assert_eq!(said(&*log, shop).await, [1, 2]);
+    assert_eq!(said(&*log, game).await, [0; 0]);
+    for (app, room) in apps.iter().zip(&rooms) {
+        let page = log.read(room, ALL).await.unwrap();
+        let users = page.publications.iter().map(|publication| publication.user.as_ref().unwrap());
+        assert!(users.into_iter().all(|user| user.is_of(app) && user.local() == "ann"));
+    }
+    let tops = log.tops(&rooms).await.unwrap();
+    assert_eq!(tops.iter().map(|top| top.offset).collect::<Vec<_>>(), [1, 2, 0]);
+}
+
+pub(super) async fn a_channel_of_another_app_is_trimmed_like_any(open: Open) {
+    let (log, _guard) = open(keep("room", Keep { count: Some(100), age: None })).await;
+    let [shop, game] = ["shop", "game"].map(|app| app.parse::<AppId>().unwrap());
+    let (room, other) = (channel("room:a").within(&shop), channel("room:a").within(&game));
+    append(&*log, &other, of_ann(&game, 1)).await;
+    for n in 1..=1000 {
+        log.append(&room, of_ann(&shop, n)).await.unwrap().await.unwrap();
+    }
+    let first = log.extent(&room).await.unwrap().first;
+    assert!((901 - TRIMMED_LATE..=901).contains(&first), "it begins at {first}");
+    assert_eq!(said(&*log, &other).await, [1], "what another app has is not counted");
 }

@@ -93,7 +93,7 @@ mod tests {
             secure_wires: wires(),
             url: String::new(),
             secure_url: String::new(),
-            status: Status { sessions, draining: false },
+            status: Status { sessions, draining: false, ..Status::default() },
         }
     }
 

@@ -90,6 +90,12 @@ pub struct Roles {
 pub struct Status {
     /// Sessions that are connected.
     pub sessions: u32,
+    /// Channels that have subscribers there.
+    #[serde(default)]
+    pub channels: u32,
+    /// Users of whom a session is there.
+    #[serde(default)]
+    pub users: u32,
     /// It leaves, and takes no new clients.
     pub draining: bool,
 }

@@ -79,7 +79,7 @@ impl Node {
             let (event, data) = (event.clone(), Some(data.clone()));
             let message = Message { session: None, user: None, event, data, binary: None };
             // Who is not connected does not miss it.
-            let _ = self.send(Target::User(friend), message).await;
+            let _ = self.send(&friend.app(), Target::User(friend), message).await;
         }
     }
 }

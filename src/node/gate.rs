@@ -95,7 +95,7 @@ impl Gate {
                     let user = user.within(app);
                     known.standings.retain(|(_, of), _| of.as_ref() != Some(&user));
                 }
-                Change::App { app } => known.standings.retain(|(of, _), _| of.app() != *app),
+                Change::App { app } => known.standings.retain(|(of, _), _| !of.is_of(app)),
                 // What a login may is what its user may.
                 Change::Device { .. } | Change::Login { .. } | Change::Entered { .. } => {}
             }
@@ -114,7 +114,7 @@ impl Node {
         if rights.allows(permission, channel) {
             return Some(Ok(()));
         }
-        if channel.app() != *rights.app() {
+        if !channel.is_of(rights.app()) {
             return Some(Err(refused(permission, channel)));
         }
         // Which namespaces there are is no secret, and the better answer.

@@ -86,9 +86,9 @@ impl Node {
 fn fitting(channel: &ChannelName, publications: &[Arc<Publication>], frame: usize) -> usize {
     let mut left = frame.saturating_sub(FRAME_OVERHEAD);
     let fits = |publication: &&Arc<Publication>| {
-        let user = publication.user.as_ref().map_or(0, |user| user.as_str().len());
+        let user = publication.user.as_ref().map_or(0, |user| user.local().len());
         let names =
-            channel.as_str().len() + publication.message_id.as_str().len() + publication.event.as_str().len();
+            channel.local().len() + publication.message_id.as_str().len() + publication.event.as_str().len();
         // Base64 makes four of three.
         let size = publication.payload.len().div_ceil(3) * 4 + names + user + PUBLICATION_OVERHEAD;
         let fits = size <= left;

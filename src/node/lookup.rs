@@ -27,7 +27,8 @@ impl Node {
         let rights = self.authenticate(token.as_deref(), peer).await?;
         let nodes = self.membership.nodes().borrow().clone();
         // A user comes to the same node with every device; who has no name goes anywhere.
-        let key = rights.user().map_or_else(|| SessionId::random().to_string(), ToString::to_string);
+        let key =
+            rights.user().map_or_else(|| SessionId::random().to_string(), |user| user.as_str().to_owned());
         let others: Vec<_> = nodes
             .iter()
             .filter(|node| avoid.is_some_and(|avoid| node.id.as_str() != avoid))

@@ -101,8 +101,13 @@ impl Node {
     /// How this node is, for the others.
     #[must_use]
     pub fn status(&self) -> Status {
-        let sessions = u32::try_from(self.sessions.count()).unwrap_or(u32::MAX);
-        Status { sessions, draining: self.is_draining() }
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Status {
+            sessions: count(self.sessions.count()),
+            channels: count(self.channels.count()),
+            users: count(self.sessions.count_users()),
+            draining: self.is_draining(),
+        }
     }
 
     /// Finds what was published and never came: by the tops, every `COMPARE_INTERVAL`; by the logs, at once when

@@ -3,7 +3,7 @@
 use std::{any::Any, sync::Arc};
 
 use futures_util::future::{BoxFuture, join_all};
-use xpush_protocol::{ChannelName, Member, SessionId};
+use xpush_protocol::{AppId, ChannelName, Member, SessionId, UserId};
 
 use super::{Joined, LIST_LIMIT, Left, List, Presence};
 
@@ -22,6 +22,7 @@ macro_rules! contract {
                 a_session_that_becomes_another_users_is_counted_for_that_one
                 a_list_names_some_and_counts_all
                 channels_do_not_know_of_each_other
+                apps_do_not_know_of_each_other
                 many_who_come_and_go_at_once_are_counted_right
             );
         }
@@ -125,6 +126,28 @@ pub(super) async fn channels_do_not_know_of_each_other(open: Open) {
     assert_eq!(presence.leave(&room("a"), &ann.session, 1).await, None, "it has left already");
     assert_eq!(presence.list(&room("b")).await.members, [ann]);
     assert_eq!(presence.list(&room("c")).await, List::default());
+}
+
+pub(super) async fn apps_do_not_know_of_each_other(open: Open) {
+    let (presence, _guard) = open().await;
+    let apps = ["default", "shop", "game"].map(|app| app.parse::<AppId>().unwrap());
+    let of = |app: &AppId| {
+        let ann = "ann".parse::<UserId>().unwrap().within(app);
+        (room("a").within(app), Member { session: SessionId::random(), user: Some(ann) })
+    };
+    let members = apps.each_ref().map(of);
+    for (channel, ann) in &members {
+        assert_eq!(presence.join(channel, ann.clone(), 1).await, Joined { occupancy: 1, new: true });
+    }
+    for (channel, ann) in &members {
+        let list = presence.list(channel).await;
+        assert_eq!((list.sessions, list.users, list.members), (1, 1, vec![ann.clone()]));
+    }
+    let [(_, of_default), (shop, of_shop), (game, of_game)] = &members;
+    assert_eq!(presence.leave(shop, &of_default.session, 1).await, None);
+    let left = presence.leave(shop, &of_shop.session, 1).await;
+    assert_eq!(left, Some(Left { member: of_shop.clone(), occupancy: 0 }));
+    assert_eq!(presence.list(game).await.members, std::slice::from_ref(of_game));
 }
 
 pub(super) async fn many_who_come_and_go_at_once_are_counted_right(open: Open) {

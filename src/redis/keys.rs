@@ -29,16 +29,16 @@ impl Keys {
     pub(crate) fn topic(&self, topic: &Topic) -> String {
         let prefix = &self.0;
         match topic {
-            Topic::Channel(channel) => format!("{prefix}:on:{{{channel}}}"),
+            Topic::Channel(channel) => format!("{prefix}:on:{{{}}}", channel.as_str()),
             Topic::Session(session) => format!("{prefix}:session:{session}"),
-            Topic::User(user) => format!("{prefix}:user:{user}"),
+            Topic::User(user) => format!("{prefix}:user:{}", user.as_str()),
             Topic::Node(node) => format!("{prefix}:node:{node}"),
         }
     }
 
     /// A thing of a channel.
     pub(crate) fn of_channel(&self, kind: &str, channel: &ChannelName) -> String {
-        format!("{}:{kind}:{{{channel}}}", self.0)
+        format!("{}:{kind}:{{{}}}", self.0, channel.as_str())
     }
 
     /// A thing of no channel.
@@ -49,6 +49,8 @@ impl Keys {
 
 #[cfg(test)]
 mod tests {
+    use xpush_protocol::UserId;
+
     use super::*;
 
     #[test]
@@ -65,5 +67,16 @@ mod tests {
         let channel: ChannelName = "room:a".parse().unwrap();
         assert_eq!(keys.of_channel("log", &channel), "x:log:{room:a}");
         assert_eq!(keys.topic(&Topic::Channel(channel)), "x:on:{room:a}");
+    }
+
+    #[test]
+    fn the_same_name_in_two_apps_is_two_things() {
+        let keys = Keys::new("x").unwrap();
+        let (channel, user): (ChannelName, UserId) = ("room:a".parse().unwrap(), "ann".parse().unwrap());
+        let shop = "shop".parse().unwrap();
+        let (other, another) = (channel.within(&shop), user.within(&shop));
+        assert_ne!(keys.of_channel("log", &channel), keys.of_channel("log", &other));
+        assert_ne!(keys.topic(&Topic::Channel(channel)), keys.topic(&Topic::Channel(other)));
+        assert_ne!(keys.topic(&Topic::User(user)), keys.topic(&Topic::User(another)));
     }
 }

@@ -22,8 +22,6 @@ const MEMORY_CHANNELS: usize = 1_000_000;
 /// rent has, so that the connections and the store fit beside it.
 const MEMORY_BYTES: usize = 256 << 20;
 
-/// The only app so far.
-const APP: &str = "default";
 /// Between two tries to reach a server at the start.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -77,7 +75,7 @@ impl Backends {
         let durable = waiting(
             "MongoDB",
             |error| matches!(error, LogError::Unavailable { .. }),
-            async || MongoDb::connect(mongodb, database, APP, namespaces.keep()).await,
+            async || MongoDb::connect(mongodb, database, namespaces.keep()).await,
         )
         .await?;
         let durable = Arc::new(durable);

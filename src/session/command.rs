@@ -161,7 +161,7 @@ impl Session {
             user: self.user().cloned(),
             time: now(),
             reply_to,
-            mentions: mentions.iter().map(|user| user.within(self.rights.app())).collect(),
+            mentions,
         })
     }
 
@@ -191,8 +191,9 @@ impl Session {
         let (data, binary) = payload(data, binary)?.into_fields();
         let (session, user) = (Some(self.id.clone()), self.user().cloned());
         let (node, message) = (Arc::clone(&self.node), Message { session, user, event, data, binary });
+        let app = self.app().clone();
         Ok(async move {
-            match node.send(to, message).await {
+            match node.send(&app, to, message).await {
                 Ok(sessions) => Some(ServerFrame::Sent(Sent { id, sessions })),
                 Err(refusal) => Some(ServerFrame::Error(refusal.into_frame(Some(id), None))),
             }
@@ -275,8 +276,8 @@ impl Session {
             return Err(Refusal::new(ErrorCode::NotSupported, message));
         }
         let rights = self.node.verify(&command.token).await?;
-        if rights.user() != self.user() {
-            let message = "the new token is another user's; connect anew with it";
+        if rights.user() != self.user() || rights.app() != self.app() {
+            let message = "the new token is another user's, or another app's; connect anew with it";
             return Err(Refusal::new(ErrorCode::PermissionDenied, message));
         }
         self.rights = rights;

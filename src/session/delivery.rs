@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{debug, warn};
-use xpush_protocol::{ChannelName, Cursor, Gap, Lag, ServerFrame, SessionId, UserId};
+use xpush_protocol::{AppId, ChannelName, Cursor, Gap, Lag, ServerFrame, SessionId, UserId};
 use xpush_transports::{Farewell, Lane, Outgoing, Peer, Writer};
 
 use super::{Outbox, Session, now, outbox::Behind, subscription::missed};
@@ -120,6 +120,7 @@ fn push(outbox: &Outbox, batch: &mut Vec<Outgoing>, lane: Lane, frame: &ServerFr
 /// Makes the state that goes to a client whose wire has no lasting connection: all that any node needs to go on.
 pub(super) struct Checkpoints {
     session: SessionId,
+    app: AppId,
     user: Option<UserId>,
     token: Arc<Mutex<Option<String>>>,
     generation: u64,
@@ -130,6 +131,7 @@ impl Checkpoints {
     pub(super) fn new(session: &Session, peer: &Peer) -> Option<Self> {
         peer.wants_checkpoints.then(|| Self {
             session: session.id.clone(),
+            app: session.app().clone(),
             user: session.user().cloned(),
             token: Arc::clone(&session.token),
             generation: session.generation,
@@ -137,7 +139,7 @@ impl Checkpoints {
     }
 
     fn at(&self, node: &Node, vector: Vec<(ChannelName, Option<Cursor>)>) -> Outgoing {
-        let Self { session, user, token, generation } = self;
+        let Self { session, app, user, token, generation } = self;
         let token = token.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let state = SessionState {
             session: session.clone(),
@@ -146,6 +148,7 @@ impl Checkpoints {
             vector,
             issued: now() / 1000,
             generation: *generation,
+            app: app.clone(),
         };
         Outgoing { bytes: node.seal_state(&state).into(), lane: Lane::Checkpoint }
     }

@@ -55,7 +55,7 @@ pub(super) async fn enter(
 ) -> Result<(Session, Resume), Turned> {
     let frame = reader.read().await.map_err(|closed| Turned::away(closed.farewell()))?;
     let codec = peer.codec.unwrap_or_else(|| Codec::detect(&frame));
-    let connect = match codec.decode_command(&frame) {
+    let mut connect = match codec.decode_command(&frame) {
         Ok(ClientFrame::Connect(connect)) => connect,
         Ok(other) => {
             let refusal = Refusal::new(ErrorCode::OutOfOrder, "the first frame has to be `connect`");
@@ -73,7 +73,7 @@ pub(super) async fn enter(
         )));
     }
     let id = connect.id;
-    let (session, vector) = identify(node, peer, codec, &connect)
+    let (session, vector) = identify(node, peer, codec, &mut connect)
         .await
         .map_err(|refusal| Turned::refused(codec, Some(id), refusal, CloseCode::Unauthenticated))?;
     let agent = connect.agent.as_deref().unwrap_or("");
@@ -89,7 +89,7 @@ async fn identify(
     node: &Arc<Node>,
     peer: &Peer,
     codec: Codec,
-    connect: &Connect,
+    connect: &mut Connect,
 ) -> Result<(Session, Vector), Refusal> {
     let state = connect.state.as_deref().map(|sealed| node.open_state(sealed)).transpose()?;
     let of_ticket = connect.ticket.as_deref().map(|ticket| node.open_ticket(ticket)).transpose()?.flatten();
@@ -99,8 +99,10 @@ async fn identify(
         return Err(Refusal::new(ErrorCode::Unauthenticated, "a page from elsewhere needs a token"));
     }
     let rights = node.authenticate(token.as_deref(), peer.address.ip()).await?;
-    // A session belongs to who began it: with the state of somebody else one gets a session of one's own.
-    let known = state.filter(|state| state.user.as_ref() == rights.user());
+    connect.enter(rights.app());
+    // A session belongs to who began it: with the state of somebody else one gets a session of one's own. Nobody of one
+    // app is not nobody of another.
+    let known = state.filter(|state| state.app == *rights.app() && state.user.as_ref() == rights.user());
     let vector = vector(connect, known.as_ref());
     let generation = known.as_ref().map_or(0, |state| state.generation) + 1;
     let is_known = known.is_some();
@@ -110,10 +112,10 @@ async fn identify(
     outbox.resume(vector.iter().cloned());
     let connection = node.next_connection();
     if !connect.detached {
-        let (user, device) = (rights.user(), rights.account().and_then(|account| account.device.as_ref()));
-        let since = now();
+        let (app, user, since) = (rights.app(), rights.user(), now());
+        let device = rights.account().and_then(|account| account.device.as_ref());
         let entering =
-            Entering { session: &id, user, device, connection, since, generation, outbox: &outbox };
+            Entering { session: &id, app, user, device, connection, since, generation, outbox: &outbox };
         node.attach(entering, is_known).await;
         // What is taken away from now on is told to it; what was between the two, it looks for.
         if rights.account().is_some() {
@@ -159,6 +161,7 @@ impl Session {
             vector: vec![],
             issued: now() / 1000,
             generation: self.generation,
+            app: self.app().clone(),
         };
         self.outbox.push_answer(&ServerFrame::Connected(Connected {
             id,

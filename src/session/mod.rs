@@ -34,7 +34,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info_span};
 use xpush_protocol::{
-    ChannelName, CloseCode, Codec, DecodeError, ErrorCode, Expired, ServerFrame, SessionId,
+    AppId, ChannelName, CloseCode, Codec, DecodeError, ErrorCode, Expired, ServerFrame, SessionId,
     UnsubscribeReason, UserId,
 };
 use xpush_transports::{CLOSE_DEADLINE, Closed, Connection, Farewell, Peer, Reader, Transport, Writer};
@@ -281,6 +281,10 @@ impl Session {
         self.rights.user()
     }
 
+    fn app(&self) -> &AppId {
+        self.rights.app()
+    }
+
     /// How long the rights still hold. `None`: without end.
     fn rights_left(&self) -> Option<Duration> {
         self.rights.expires().map(|at| at.duration_since(SystemTime::now()).unwrap_or_default())
@@ -360,10 +364,12 @@ impl Session {
 
     /// One frame of the client's.
     async fn take(&mut self, frame: &[u8], in_flight: &mut InFlight) -> Option<Farewell> {
-        let command = match self.codec().decode_command(frame) {
+        let mut command = match self.codec().decode_command(frame) {
             Ok(command) => command,
             Err(error) => return self.take_bad(error),
         };
+        // The door: past it every name is one of the session's app.
+        command.enter(self.app());
         let done = match self.command(command) {
             Doing::First(first) => first.await,
             Doing::So(done) => done,
@@ -423,6 +429,7 @@ impl Session {
         let messages = self.outbox.take_messages();
         let departed = self.node.sessions.detach(Remains {
             session: &self.id,
+            app: self.rights.app(),
             user: self.rights.user(),
             connection: self.connection,
             channels,

@@ -29,6 +29,7 @@ pub struct Sessions(Mutex<Tables>);
 #[derive(Clone, Copy)]
 pub struct Entering<'a> {
     pub(crate) session: &'a SessionId,
+    pub(crate) app: &'a AppId,
     pub(crate) user: Option<&'a UserId>,
     /// On which of the user's devices it is.
     pub(crate) device: Option<&'a DeviceId>,
@@ -52,6 +53,7 @@ struct Tables {
 struct Present {
     connection: u64,
     generation: u64,
+    app: AppId,
     user: Option<UserId>,
     device: Option<DeviceId>,
     outbox: Arc<Outbox>,
@@ -66,6 +68,7 @@ struct Present {
 struct Absent {
     connection: u64,
     generation: u64,
+    app: AppId,
     user: Option<UserId>,
     device: Option<DeviceId>,
     channels: Vec<ChannelName>,
@@ -85,6 +88,7 @@ pub struct Departed {
 /// What a connection leaves behind.
 pub(super) struct Remains<'a> {
     pub(super) session: &'a SessionId,
+    pub(super) app: &'a AppId,
     pub(super) user: Option<&'a UserId>,
     pub(super) connection: u64,
     pub(super) channels: Vec<ChannelName>,
@@ -96,7 +100,7 @@ pub(super) struct Remains<'a> {
 impl Sessions {
     /// A connection takes the session over: an older one of it is told so, and what waited for it is handed on.
     pub(crate) fn attach(&self, entering: Entering<'_>) {
-        let Entering { session, user, device, connection, since, generation, outbox } = entering;
+        let Entering { session, app, user, device, connection, since, generation, outbox } = entering;
         let mut tables = self.tables();
         if let Some(user) = user {
             tables.by_user.entry(user.clone()).or_default().insert(session.clone());
@@ -112,6 +116,7 @@ impl Sessions {
         let present = Present {
             connection,
             generation,
+            app: app.clone(),
             user: user.cloned(),
             device: device.cloned(),
             since,
@@ -129,7 +134,7 @@ impl Sessions {
 
     /// A connection is gone. Gives whose channels are to be left now, if the session will not return.
     pub(super) fn detach(&self, remains: Remains<'_>) -> Option<Departed> {
-        let Remains { session, user, connection, channels, mut messages, may_return } = remains;
+        let Remains { session, app, user, connection, channels, mut messages, may_return } = remains;
         let mut tables = self.tables();
         match tables.present.get(session) {
             Some(present) if present.connection == connection => {}
@@ -153,21 +158,22 @@ impl Sessions {
         }
         messages.truncate(MAILBOX_CAPACITY);
         let until = Instant::now() + LINGER;
-        let user = user.cloned();
-        let absent = Absent { connection, generation, user, device, channels, mailbox: messages, until };
+        let (app, user) = (app.clone(), user.cloned());
+        let absent = Absent { connection, generation, app, user, device, channels, mailbox: messages, until };
         tables.absent.insert(session.clone(), absent);
         None
     }
 
-    /// A session goes on at another node: what is left of it here ends. Gives the private messages that wait for it.
-    pub(crate) fn hand_over(&self, taken: &Taken) -> Vec<Message> {
+    /// A session goes on at another node: what is left of it here ends. Gives the private messages that wait for it, and
+    /// whose app's it is.
+    pub(crate) fn hand_over(&self, taken: &Taken) -> (AppId, Vec<Message>) {
         let mut tables = self.tables();
         let session = &taken.session;
-        let mut waiting = VecDeque::new();
+        let (mut whose, mut waiting) = (AppId::default(), VecDeque::new());
         if tables.present.get(session).is_some_and(|present| present.generation < taken.generation)
             && let Some(present) = tables.present.remove(session)
         {
-            waiting = present.outbox.take_messages();
+            (whose, waiting) = (present.app, present.outbox.take_messages());
             tables.forget_user(present.user.as_ref(), session);
             let reason = "the session goes on at another node";
             present.outbox.close(Farewell::new(CloseCode::Replaced, reason));
@@ -175,14 +181,15 @@ impl Sessions {
         if tables.absent.get(session).is_some_and(|absent| absent.generation < taken.generation)
             && let Some(absent) = tables.absent.remove(session)
         {
-            let Absent { connection, user, channels, mailbox, .. } = absent;
+            let Absent { connection, app, user, channels, mailbox, .. } = absent;
             tables.forget_user(user.as_ref(), session);
+            whose = app;
             waiting.extend(mailbox);
             let departed = Departed { session: session.clone(), user, connection, channels };
             // Only once the other node has taken its places up, or it would leave and join.
             tables.replaced.push((Instant::now() + LINGER, departed));
         }
-        waiting.iter().filter_map(|waiting| waiting.message()).collect()
+        (whose, waiting.iter().filter_map(|waiting| waiting.message()).collect())
     }
 
     /// Whether private messages reach this connection's session.
@@ -216,16 +223,19 @@ impl Sessions {
         replaced.into_iter().map(|(_, departed)| departed).chain(absent).collect()
     }
 
-    /// Hands a private message to whom it is for. Gives how many sessions took it.
-    pub fn send(&self, to: &Target, message: ServerFrame) -> u32 {
+    /// Hands a private message to whom it is for, if that is one of this app. Gives how many sessions took it.
+    pub fn send(&self, app: &AppId, to: &Target, message: ServerFrame) -> u32 {
         let message = Arc::new(Encoded::new(&message));
         let mut tables = self.tables();
         match to {
+            Target::Session(session) if !tables.is_of(session, app) => 0,
             Target::Session(session) => u32::from(tables.hand(session, &message)),
+            Target::User(user) if !user.is_of(app) => 0,
             Target::User(user) => {
                 let sessions = tables.by_user.get(user).cloned().unwrap_or_default();
                 sessions.iter().map(|session| u32::from(tables.hand(session, &message))).sum()
             }
+            Target::Device(UserDevice { user, .. }) if !user.is_of(app) => 0,
             Target::Device(UserDevice { user, device }) => {
                 let sessions = tables.by_user.get(user).cloned().unwrap_or_default();
                 let on_it = |session: &&SessionId| tables.device_of(session) == Some(device);
@@ -290,12 +300,31 @@ impl Sessions {
         self.tables().present.len()
     }
 
+    /// Users of whom a session is here, or just was.
+    #[must_use]
+    pub fn count_users(&self) -> usize {
+        self.tables().by_user.len()
+    }
+
+    /// Those of an app, in no order, each with how many sessions it has.
+    #[must_use]
+    pub fn users(&self, app: &AppId) -> Vec<(UserId, usize)> {
+        let tables = self.tables();
+        let users = tables.by_user.iter().filter(|(user, _)| user.app() == *app);
+        users.map(|(user, sessions)| (user.clone(), sessions.len())).collect()
+    }
+
     fn tables(&self) -> MutexGuard<'_, Tables> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Tables {
+    fn is_of(&self, session: &SessionId, app: &AppId) -> bool {
+        let present = self.present.get(session).map(|present| &present.app);
+        present.or_else(|| self.absent.get(session).map(|absent| &absent.app)) == Some(app)
+    }
+
     fn hand(&mut self, session: &SessionId, message: &Arc<Encoded>) -> bool {
         if let Some(present) = self.present.get(session) {
             return !present.muted && present.outbox.push_message(message);
@@ -355,6 +384,7 @@ mod tests {
             let outbox = Arc::new(Outbox::new(Codec::Json));
             let entering = Entering {
                 session,
+                app: &AppId::default(),
                 user: None,
                 device: None,
                 connection,

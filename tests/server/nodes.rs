@@ -121,3 +121,48 @@ async fn half_a_cluster_is_no_configuration() {
         assert!(line.contains(missing), "{line}");
     }
 }
+
+#[tokio::test]
+async fn an_operator_sees_which_channels_and_users_are_active() {
+    let server = ServerProcess::start().await;
+    let nobody = get(server.http, "/v1/active/channels").await.json();
+    assert_eq!(nobody, json!({ "node": "local", "total": 0, "items": [] }));
+    let token = run(&["token", "--data", server.data.to_str().unwrap(), "--user", "ann"]).await;
+    let token = String::from_utf8(token.stdout).unwrap().trim().to_owned();
+    let connect = || Connect { token: Some(token.clone()), ..Connect::default() };
+    let mut one = Session::with(&server, Via::Websocket, connect()).await.unwrap();
+    let mut other = Session::with(&server, Via::Quic, connect()).await.unwrap();
+    for channel in ["room:a", "room:b", "room:c"] {
+        one.subscribe(channel).await.unwrap();
+    }
+    other.subscribe("room:b").await.unwrap();
+
+    let users = get(server.http, "/v1/active/users").await.json();
+    assert_eq!(users, json!({ "node": "local", "total": 1, "items": [{ "user": "ann", "sessions": 2 }] }));
+    // By pages: each channel once, in the order of the names.
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = get(server.http, &format!("/v1/active/channels?limit=1{cursor}")).await.json();
+        assert!(page["items"].as_array().unwrap().len() <= 1);
+        seen.extend(page["items"].as_array().unwrap().iter().cloned());
+        let Some(next) = page.get("next") else { break };
+        cursor = format!("&cursor={}", next.as_str().unwrap());
+    }
+    let rooms: Vec<_> =
+        seen.iter().filter(|item| item["channel"].as_str().unwrap().starts_with("room:")).collect();
+    let active = |channel, subscribers: u32| json!({ "channel": channel, "subscribers": subscribers });
+    assert_eq!(rooms, [&active("room:a", 1), &active("room:b", 2), &active("room:c", 1)]);
+
+    for query in ["limit=0", "limit=201", "cursor=%21", "of=users"] {
+        let answer = get(server.http, &format!("/v1/active/users?{query}")).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_field"), "{query}");
+    }
+    let as_ann = [("authorization", &*format!("Bearer {token}"))];
+    let refused = request(server.http, "GET", "/v1/active/users", &as_ann, "").await;
+    assert_eq!((refused.status, refused.code().as_str()), (403, "permission_denied"));
+    super::process::until("the node tells the counts", async || {
+        let node = get(server.http, "/v1/nodes").await.json()["nodes"][0].clone();
+        node["users"] == 1 && node["channels"].as_u64() >= Some(3)
+    })
+    .await;
+}

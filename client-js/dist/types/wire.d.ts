@@ -12,11 +12,19 @@ export type ClientFrame = {
 } | {
     "send": Send;
 } | {
+    "signal": Signal;
+} | {
+    "read": Read;
+} | {
+    "received": Received;
+} | {
     "history": History;
 } | {
     "presence": Presence;
 } | {
     "refresh": Refresh;
+} | {
+    "delete": Delete;
 } | {
     "ping": Ping;
 };
@@ -107,6 +115,18 @@ export type Publish = {
      * The data, if it is bytes.
      */
     binary?: string | Uint8Array;
+    /**
+     * The offset of the message in this channel that this one answers.
+     */
+    reply_to?: number;
+    /**
+     * Users whose inbox tells them of it: `MAX_MENTIONS` at most. They are not kept with the message.
+     */
+    mentions?: Array<string>;
+    /**
+     * Milliseconds from now until the server deletes it.
+     */
+    expires_in?: number;
 };
 /**
  * A private message, to whoever is connected now. Answered by `sent`.
@@ -125,6 +145,59 @@ export type Target = {
     "session": string;
 } | {
     "user": string;
+} | {
+    "device": UserDevice;
+};
+/**
+ * A device of a user: another user may have one of the same name.
+ */
+export type UserDevice = {
+    user: string;
+    device: string;
+};
+/**
+ * Something that is of use now or not at all (typing, a position), to everybody who is in the channel: it is in no log
+ * and has no offset. Answered by `done`.
+ */
+export type Signal = {
+    /**
+     * 0: no answer is wanted, unless it is an error.
+     */
+    id: number;
+    channel: string;
+    event: string;
+    data?: unknown;
+};
+/**
+ * The user has read the channel up to this offset, on whichever device. It never goes back. Answered by `done`.
+ */
+export type Read = {
+    /**
+     * 0: no answer is wanted, unless it is an error.
+     */
+    id: number;
+    channel: string;
+    offset: number;
+};
+/**
+ * This device has the channel up to this offset. It never goes back. Answered by `done`.
+ */
+export type Received = {
+    /**
+     * 0: no answer is wanted, unless it is an error.
+     */
+    id: number;
+    channel: string;
+    offset: number;
+};
+/**
+ * Deletes a message: its own author may, and who looks after the channel. Answered by `done` once it is gone from the
+ * log; who has it is told by a publication of the event `xpush.deleted`.
+ */
+export type Delete = {
+    id: number;
+    channel: string;
+    offset: number;
 };
 /**
  * Answered by `history`: one page of a channel's log.
@@ -188,11 +261,17 @@ export type ServerFrame = {
 } | {
     "pong": Pong;
 } | {
+    "done": Done;
+} | {
     "error": Error;
 } | {
     "publication": Publication;
 } | {
     "message": Message;
+} | {
+    "signal": ChannelSignal;
+} | {
+    "receipt": Receipt;
 } | {
     "join": Join;
 } | {
@@ -366,6 +445,12 @@ export type Pong = {
     id: number;
 };
 /**
+ * The command is done.
+ */
+export type Done = {
+    id: number;
+};
+/**
  * A command failed. The session goes on.
  */
 export type Error = {
@@ -420,6 +505,10 @@ export type Publication = {
      * When the server took it: milliseconds since 1970.
      */
     time: number;
+    /**
+     * The offset of the message in this channel that this one answers.
+     */
+    reply_to?: number;
 };
 /**
  * A private message.
@@ -433,6 +522,28 @@ export type Message = {
     event: string;
     data?: unknown;
     binary?: string | Uint8Array;
+};
+/**
+ * Somebody's `signal` in the channel.
+ */
+export type ChannelSignal = {
+    channel: string;
+    event: string;
+    data?: unknown;
+    /**
+     * The sender's session.
+     */
+    session: string;
+    user?: string;
+};
+/**
+ * How far a member has come: up to here it has read, or one of its devices has received. A later one never says less.
+ */
+export type Receipt = {
+    channel: string;
+    user: string;
+    read?: number;
+    received?: number;
 };
 /**
  * A session came into the channel.
@@ -600,6 +711,14 @@ export type NodeEntry = {
      * Sessions that are connected.
      */
     sessions: number;
+    /**
+     * Channels with subscribers there.
+     */
+    channels: number;
+    /**
+     * Users of whom a session is there.
+     */
+    users: number;
     draining: boolean;
     /**
      * Where its HTTP API is.

@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+use xpush_protocol::ChannelName;
 
 use super::publishing::Publishing;
 use crate::{
@@ -106,7 +107,7 @@ impl Reading {
         let cursor = envelope.place?;
         let topic = std::str::from_utf8(topic).ok()?;
         let (_, channel) = topic.strip_suffix('}')?.split_once('{')?;
-        Some(Carried::Top { channel: channel.parse().ok()?, cursor })
+        Some(Carried::Top { channel: ChannelName::from_scoped(channel).ok()?, cursor })
     }
 }
 

@@ -4,10 +4,10 @@
 //! the old one; it never rewrites a store. fjall checks the sum of every block that it reads, so what fails here
 //! was written wrong or by something else.
 
-use std::{fmt::Display, str::FromStr, sync::Arc};
+use std::{borrow::Cow, fmt::Display, str::FromStr, sync::Arc};
 
 use bytes::Bytes;
-use xpush_protocol::{Binary, ChannelName, Json, MessageId, Payload, UserId};
+use xpush_protocol::{AppId, Binary, ChannelName, Json, MessageId, NameError, Payload, UserId};
 
 use super::super::LogError;
 use crate::publication::{Draft, Publication};
@@ -24,10 +24,36 @@ const HAS_REPLY: u8 = 4;
 /// Ends a channel's name within a key: no name has this byte, so no channel's keys lie between another's.
 const END_OF_NAME: u8 = 0;
 
+/// Between a channel's name and its app, where that is not the default one. No name has this byte either.
+const BEFORE_APP: char = '\u{1f}';
+
+/// What a channel is called here. Its app stands behind the name: so the channels of a namespace lie together, whosever
+/// they are.
+pub(super) fn name(channel: &ChannelName) -> Cow<'_, str> {
+    let app = channel.app();
+    if app.is_default() {
+        channel.local().into()
+    } else {
+        format!("{}{BEFORE_APP}{app}", channel.local()).into()
+    }
+}
+
+pub(super) fn parse_name(name: &str) -> Result<ChannelName, LogError> {
+    let damaged = |error: NameError| damaged(format_args!("a channel's name: {error}"));
+    match name.split_once(BEFORE_APP) {
+        Some((local, app)) => {
+            let local: ChannelName = local.parse().map_err(damaged)?;
+            Ok(local.within(&app.parse().map_err(damaged)?))
+        }
+        None => name.parse().map_err(damaged),
+    }
+}
+
 /// What a publication is stored under: the keys of a channel stand in the order of its offsets.
 pub(super) fn publication_key(channel: &ChannelName, offset: u64) -> Vec<u8> {
-    let mut key = Vec::with_capacity(channel.as_str().len() + 9);
-    key.extend_from_slice(channel.as_str().as_bytes());
+    let name = name(channel);
+    let mut key = Vec::with_capacity(name.len() + 9);
+    key.extend_from_slice(name.as_bytes());
     key.push(END_OF_NAME);
     key.extend_from_slice(&offset.to_be_bytes());
     key
@@ -44,8 +70,8 @@ pub(super) fn parse_publication_key(key: &[u8]) -> Result<(&str, u64), LogError>
 
 /// What a message's offset is stored under, by the ids that make it one.
 pub(super) fn message_key(channel: &ChannelName, publisher: &str, message: &MessageId) -> Vec<u8> {
-    let (channel, publisher, message) =
-        (channel.as_str().as_bytes(), publisher.as_bytes(), message.as_str().as_bytes());
+    let name = name(channel);
+    let (channel, publisher, message) = (name.as_bytes(), publisher.as_bytes(), message.as_str().as_bytes());
     let mut key = Vec::with_capacity(channel.len() + publisher.len() + message.len() + 3);
     key.extend_from_slice(channel);
     key.push(END_OF_NAME);
@@ -111,7 +137,7 @@ pub(super) fn encode(draft: &Draft) -> Vec<u8> {
     put_text(&mut bytes, draft.message_id.as_str());
     put_text(&mut bytes, draft.event.as_str());
     if let Some(user) = &draft.user {
-        put_text(&mut bytes, user.as_str());
+        put_text(&mut bytes, user.local());
     }
     if let Some(offset) = draft.reply_to {
         bytes.extend_from_slice(&offset.to_be_bytes());
@@ -120,11 +146,12 @@ pub(super) fn encode(draft: &Draft) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn decode(offset: u64, bytes: &[u8]) -> Result<Arc<Publication>, LogError> {
+/// The user is one of the channel's app.
+pub(super) fn decode(offset: u64, app: &AppId, bytes: &[u8]) -> Result<Arc<Publication>, LogError> {
     let mut input = Input::publication(bytes)?;
     let header = input.header()?;
     let event = input.name()?;
-    let user = if header.flags & HAS_USER != 0 { Some(input.name::<UserId>()?) } else { None };
+    let user = if header.flags & HAS_USER != 0 { Some(input.name::<UserId>()?.within(app)) } else { None };
     let reply_to = if header.flags & HAS_REPLY != 0 { Some(input.number()?) } else { None };
     let payload = if header.flags & IS_BINARY != 0 {
         Payload::Binary(Binary(Bytes::copy_from_slice(input.rest)))
@@ -258,7 +285,7 @@ mod tests {
             let bytes = encode(&draft);
             let header = Header::decode(&bytes).unwrap();
             assert_eq!((header.publisher, header.time), (draft.publisher.as_str(), draft.time));
-            assert_eq!(*decode(5, &bytes).unwrap(), draft.into_publication(5));
+            assert_eq!(*decode(5, &AppId::default(), &bytes).unwrap(), draft.into_publication(5));
         }
     }
 
@@ -269,6 +296,24 @@ mod tests {
         assert!(keys.is_sorted());
         assert!(keys[2] < publication_key(&ab, 0));
         assert_eq!(parse_publication_key(&keys[1]).unwrap(), ("room:a", 256));
+    }
+
+    #[test]
+    fn a_channel_of_another_app_lies_beside_and_reads_back() {
+        let (a, shop) = (channel("room:a"), "shop".parse().unwrap());
+        let of_shop = a.within(&shop);
+        assert!(publication_key(&a, u64::MAX) < publication_key(&of_shop, 1));
+        assert!(publication_key(&of_shop, u64::MAX) < publication_key(&channel("room:ab"), 1));
+        for channel in [a, of_shop] {
+            let key = publication_key(&channel, 7);
+            assert_eq!(parse_name(parse_publication_key(&key).unwrap().0).unwrap(), channel);
+        }
+        let ann = "ann".parse::<UserId>().unwrap().within(&shop);
+        let said = Draft { user: Some(ann), ..draft("ann", 7) };
+        assert_eq!(*decode(5, &shop, &encode(&said)).unwrap(), said.into_publication(5));
+        for damaged in ["room:a\u{1f}", "room:a\u{1f}a\u{1f}b", "room:a\u{1f}A", "\u{1f}shop"] {
+            assert!(parse_name(damaged).is_err(), "{damaged:?}");
+        }
     }
 
     #[test]
@@ -285,12 +330,15 @@ mod tests {
             let bytes = encode(&draft);
             let header = bytes.len() - draft.payload.len();
             for len in 0..header {
-                assert!(matches!(decode(1, &bytes[..len]), Err(LogError::Damaged { .. })), "{len} bytes");
+                assert!(
+                    matches!(decode(1, &AppId::default(), &bytes[..len]), Err(LogError::Damaged { .. })),
+                    "{len} bytes"
+                );
             }
             for (at, bit) in (0..bytes.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
                 let mut bytes = bytes.clone();
                 bytes[at] ^= 1 << bit;
-                let _ = (decode(1, &bytes), Header::decode(&bytes));
+                let _ = (decode(1, &AppId::default(), &bytes), Header::decode(&bytes));
             }
         }
         assert!(decode_offset(&[1, 2]).is_err());

@@ -144,7 +144,7 @@ fn next_channel(store: &Store, namespace: &Namespace, key: &[u8]) -> Result<Opti
     };
     let key = next.key().map_err(|error| store::read_failed(&error))?;
     let (name, _) = record::parse_publication_key(&key)?;
-    name.parse().map(Some).map_err(|error| LogError::Damaged { reason: format!("a channel's name: {error}") })
+    record::parse_name(name).map(Some)
 }
 
 /// Deletes from the old end what isn't kept, `budget` at most. Gives what is left.
@@ -180,7 +180,7 @@ fn trim(
         batch.remove(&store.publications, publication);
     }
     if first > extent.first {
-        batch.insert(&store.channels, channel.as_str(), Trimmed { first, top: extent.top }.encode());
+        batch.insert(&store.channels, &*record::name(channel), Trimmed { first, top: extent.top }.encode());
     }
     Ok(Extent { first, ..extent })
 }

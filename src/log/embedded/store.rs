@@ -129,7 +129,7 @@ impl Store {
                 }
                 let range =
                     record::publication_key(channel, first)..=record::publication_key(channel, u64::MAX);
-                collect(query, first.., snapshot.range(&self.publications, range))?
+                collect(query, channel, first.., snapshot.range(&self.publications, range))?
             }
             From::Before(offset) => {
                 let end = offset.unwrap_or(u64::MAX).clamp(extent.first, extent.top + 1);
@@ -138,14 +138,15 @@ impl Store {
                 }
                 let range =
                     record::publication_key(channel, extent.first)..record::publication_key(channel, end);
-                collect(query, (0..end).rev(), snapshot.range(&self.publications, range).rev())?
+                collect(query, channel, (0..end).rev(), snapshot.range(&self.publications, range).rev())?
             }
         };
         Ok(Page { extent, publications })
     }
 
     fn extent_in(&self, snapshot: &impl Readable, channel: &ChannelName) -> Result<Extent, LogError> {
-        let trimmed = snapshot.get(&self.channels, channel.as_str()).map_err(|error| read_failed(&error))?;
+        let trimmed =
+            snapshot.get(&self.channels, &*record::name(channel)).map_err(|error| read_failed(&error))?;
         let trimmed = trimmed.map_or(Ok(Trimmed { first: 1, top: 0 }), |bytes| Trimmed::decode(&bytes))?;
         let range =
             record::publication_key(channel, trimmed.first)..=record::publication_key(channel, u64::MAX);
@@ -163,18 +164,19 @@ impl Store {
 /// The page of these, which must have exactly the offsets that are expected.
 fn collect(
     query: Query,
+    channel: &ChannelName,
     expected: impl Iterator<Item = u64>,
     stored: impl Iterator<Item = fjall::Guard>,
 ) -> Result<Vec<Arc<crate::publication::Publication>>, LogError> {
-    let mut failure = None;
+    let (mut failure, app) = (None, channel.app());
     let publications = stored.zip(expected).map_while(|(guard, expected)| {
         let decoded = guard.into_inner().map_err(|error| read_failed(&error)).and_then(|(key, value)| {
-            let (channel, offset) = record::parse_publication_key(&key)?;
+            let (_, offset) = record::parse_publication_key(&key)?;
             if offset != expected {
                 let reason = format!("{channel} has {offset} where {expected} should be");
                 return Err(LogError::Damaged { reason });
             }
-            record::decode(offset, &value)
+            record::decode(offset, &app, &value)
         });
         decoded.map_err(|error| failure = Some(error)).ok()
     });

@@ -165,6 +165,23 @@ async fn what_is_too_old_goes_by_itself() {
 }
 
 #[tokio::test]
+async fn what_is_too_old_goes_in_every_app() {
+    let directory = tempfile::tempdir().unwrap();
+    let apps = ["default", "shop", "game"].map(|app| channel("room:a").within(&app.parse().unwrap()));
+    {
+        let log = open(directory.path()).unwrap();
+        for (room, n) in apps.iter().flat_map(|room| (1..=100).map(move |n| (room, n))) {
+            drop(log.append(room, Draft { time: n, ..draft("ann", n) }).await.unwrap());
+        }
+    }
+    let age = std::time::Duration::from_secs(60);
+    let log = Embedded::open(directory.path(), keep("room", Keep { count: None, age: Some(age) })).unwrap();
+    for room in &apps {
+        while log.extent(room).await.unwrap().first < 101 {}
+    }
+}
+
+#[tokio::test]
 async fn a_channel_that_holds_far_too_much_is_trimmed_in_steps() {
     let directory = tempfile::tempdir().unwrap();
     {

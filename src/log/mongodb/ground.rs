@@ -45,7 +45,7 @@ pub(super) async fn check(
         checked.push(match claim.ground {
             _ if store.keep(claim.channel) == Keep::default() => true,
             Some(ground) => grounds.contains(&ground.id),
-            None => is_followed(store, session, &store.key(claim.channel), claim.last).await?,
+            None => is_followed(store, session, &Key::new(claim.channel), claim.last).await?,
         });
     }
     Ok(checked)
@@ -61,7 +61,7 @@ async fn grounds(
         if let Some(ground) = claim.ground
             && store.keep(claim.channel) != Keep::default()
         {
-            hashes.push(store.key(claim.channel).hash());
+            hashes.push(Key::new(claim.channel).hash());
             ids.push(ground.id);
         }
     }
@@ -94,7 +94,7 @@ pub(super) async fn sift(
     if store.keep(channel) == Keep::default() {
         return Ok(offsets.into_iter().collect());
     }
-    let key = store.key(channel);
+    let key = Key::new(channel);
     offsets.sort_unstable();
     offsets.dedup();
     let mut right = HashSet::with_capacity(offsets.len());

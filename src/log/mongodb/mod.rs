@@ -73,13 +73,8 @@ struct Tasks {
 impl MongoDb {
     /// Connects, and makes the collections and indexes of this database that are not there. With no MongoDB there,
     /// or none that has a primary, it fails with `LogError::Unavailable` after some seconds, and may be tried again.
-    pub async fn connect(
-        url: &str,
-        database: &str,
-        app: &str,
-        keep: KeepByNamespace,
-    ) -> Result<Self, LogError> {
-        let store = Arc::new(Store::open(url, database, app, keep).await?);
+    pub async fn connect(url: &str, database: &str, keep: KeepByNamespace) -> Result<Self, LogError> {
+        let store = Arc::new(Store::open(url, database, keep).await?);
         let (due, tops, rivals) = (Arc::<Due>::default(), Arc::<Tops>::default(), Arc::<Lately>::default());
         // A place takes APPEND_BYTES at least, so all who have one fit in, and `Close` beside them.
         let (requests, line) = mpsc::channel(LINE_BYTES / APPEND_BYTES + 1);

@@ -64,7 +64,7 @@ impl Store {
         channel: &ChannelName,
         concern: ReadConcern,
     ) -> Result<Extent, Failure> {
-        let key = self.key(channel);
+        let key = Key::new(channel);
         let ends = try_join(
             self.end(&key, 1, ReadConcern::majority()),
             // The only one of the two that a deposed primary could give wrong.
@@ -140,7 +140,7 @@ impl Store {
     }
 
     pub(super) async fn page(&self, channel: &ChannelName, query: Query) -> Result<Page, Failure> {
-        let key = self.key(channel);
+        let key = Key::new(channel);
         let is_trimmed = self.keep(channel) != Keep::default();
         let mut hole = None;
         let mut floor = 1;
@@ -188,10 +188,10 @@ impl Store {
             .hint(Hint::Keys(record::by_offset()))
             .max_time(READ_LIMIT)
             .await?;
-        let mut room = query.bytes;
+        let (mut room, app) = (query.bytes, key.channel.app());
         let mut next = if direction > 0 { from } else { to };
         while cursor.advance().await? {
-            let publication = record::decode(cursor.current())?;
+            let publication = record::decode(&app, cursor.current())?;
             if publication.offset != next {
                 let end = next.max(publication.offset) + u64::from(direction < 0);
                 return Ok(Read::Hole { at: next, end });
@@ -220,12 +220,12 @@ impl Store {
     }
 
     async fn top(&self, channel: &ChannelName) -> Result<Option<Place>, Failure> {
-        let end = self.end(&self.key(channel), -1, ReadConcern::majority()).await?;
+        let end = self.end(&Key::new(channel), -1, ReadConcern::majority()).await?;
         Ok(end.map(|end| end.place))
     }
 
     async fn tops_at_once(&self, channels: &[ChannelName]) -> Result<Vec<Option<Place>>, Failure> {
-        let keys: Vec<_> = channels.iter().map(|channel| self.key(channel)).collect();
+        let keys: Vec<_> = channels.iter().map(|channel| Key::new(channel)).collect();
         let hashes = keys.iter().map(Key::hash);
         let mut cursor = self
             .messages
@@ -238,12 +238,12 @@ impl Store {
         while cursor.advance().await? {
             let document = cursor.current();
             let hash = document.get_i64("_id").map_err(mongodb::error::Error::from)?;
-            found.insert(hash, (key_of(document)?, record::place(document, "id")?));
+            found.insert(hash, (record::channel(document)?, record::place(document, "id")?));
         }
         let mut tops = Vec::with_capacity(channels.len());
         for key in &keys {
             tops.push(match found.get(&key.hash()) {
-                Some(((app, channel), top)) if app == self.app() && *channel == key.channel => Some(*top),
+                Some((channel, top)) if *channel == key.channel => Some(*top),
                 // Another channel has the same hash, which will hardly ever be.
                 Some(_) => self.top(&key.channel).await?,
                 None => None,
@@ -265,10 +265,10 @@ impl Store {
                 let ids = by_publisher.entry((*channel, &draft.publisher)).or_default();
                 ids.push(draft.message_id.as_str());
             }
-            let of_publisher = |((channel, publisher), ids)| self.key(channel).messages(publisher, ids);
+            let of_publisher = |((channel, publisher), ids)| Key::new(channel).messages(publisher, ids);
             let wanted: Vec<_> = by_publisher.into_iter().map(of_publisher).collect();
             let mut projection = as_published();
-            projection.extend(doc! { "channel": 1, "publisher": 1 });
+            projection.extend(doc! { "app": 1, "channel": 1, "publisher": 1 });
             let find = self
                 .messages
                 .find(doc! { "$or": wanted })
@@ -281,8 +281,9 @@ impl Store {
             while cursor.advance(session).await? {
                 let document = cursor.current();
                 let (publisher, id) = record::message(document)?;
-                let key = (record::channel(document)?, publisher.to_owned(), id.to_owned());
-                found.insert(key, record::decode(document)?);
+                let channel = record::channel(document)?;
+                let publication = record::decode(&channel.app(), document)?;
+                found.insert((channel, publisher.to_owned(), id.to_owned()), publication);
             }
             messages.extend(drafts.iter().map(|(channel, draft)| {
                 let key = (
@@ -327,10 +328,6 @@ pub(super) fn newest_of(hashes: impl Iterator<Item = i64>) -> [Document; 3] {
             "id": { "$first": "$_id" },
         } },
     ]
-}
-
-fn key_of(document: &mongodb::bson::RawDocument) -> Result<(String, ChannelName), LogError> {
-    Ok((record::app(document)?.to_owned(), record::channel(document)?))
 }
 
 /// The first that is kept, if only the number counts.

@@ -11,7 +11,7 @@ use mongodb::bson::{
     spec::BinarySubtype,
 };
 use ring::digest::{SHA256, digest};
-use xpush_protocol::{Binary, ChannelName, Json, Payload};
+use xpush_protocol::{AppId, Binary, ChannelName, Json, Payload, UserId};
 
 use super::super::LogError;
 use crate::publication::{Draft, Publication, Publisher};
@@ -24,19 +24,20 @@ const END_OF_APP: u8 = 0;
 pub(super) struct Key {
     /// Of app and channel: the shard key. MongoDB hashes one by itself, but a hashed index can't be unique.
     hash: i64,
-    app: Arc<str>,
+    app: AppId,
     pub(super) channel: ChannelName,
 }
 
 impl Key {
-    pub(super) fn new(app: &Arc<str>, channel: &ChannelName) -> Self {
-        let mut name = Vec::with_capacity(app.len() + channel.as_str().len() + 1);
-        name.extend_from_slice(app.as_bytes());
+    pub(super) fn new(channel: &ChannelName) -> Self {
+        let app = channel.app();
+        let mut name = Vec::with_capacity(app.as_str().len() + channel.local().len() + 1);
+        name.extend_from_slice(app.as_str().as_bytes());
         name.push(END_OF_APP);
-        name.extend_from_slice(channel.as_str().as_bytes());
+        name.extend_from_slice(channel.local().as_bytes());
         let digest = digest(&SHA256, &name);
         let hash = digest.as_ref().first_chunk().copied().map_or(0, i64::from_be_bytes);
-        Self { hash, app: app.clone(), channel: channel.clone() }
+        Self { hash, app, channel: channel.clone() }
     }
 
     pub(super) fn hash(&self) -> i64 {
@@ -45,7 +46,7 @@ impl Key {
 
     /// All of them.
     pub(super) fn all(&self) -> Document {
-        doc! { "h": self.hash, "app": &*self.app, "channel": self.channel.as_str() }
+        doc! { "h": self.hash, "app": self.app.as_str(), "channel": self.channel.local() }
     }
 
     /// Those from one offset to another, both of them included.
@@ -75,14 +76,14 @@ impl Key {
         let mut document = RawDocumentBuf::new();
         document.append(cstr!("_id"), place.id);
         document.append(cstr!("h"), self.hash);
-        document.append(cstr!("app"), &*self.app);
-        document.append(cstr!("channel"), self.channel.as_str());
+        document.append(cstr!("app"), self.app.as_str());
+        document.append(cstr!("channel"), self.channel.local());
         document.append(cstr!("offset"), to_number(place.offset));
         document.append(cstr!("publisher"), draft.publisher.as_str());
         document.append(cstr!("message_id"), draft.message_id.as_str());
         document.append(cstr!("event"), draft.event.as_str());
         if let Some(user) = &draft.user {
-            document.append(cstr!("user"), user.as_str());
+            document.append(cstr!("user"), user.local());
         }
         document.append(cstr!("time"), to_number(draft.time));
         if let Some(offset) = draft.reply_to {
@@ -138,10 +139,11 @@ pub(super) fn newest_first() -> Document {
     doc! { "h": -1, "app": -1, "channel": -1, "offset": -1 }
 }
 
-pub(super) fn decode(document: &RawDocument) -> Result<Arc<Publication>, LogError> {
+/// The user is one of the channel's app.
+pub(super) fn decode(app: &AppId, document: &RawDocument) -> Result<Arc<Publication>, LogError> {
     let offset = offset(document)?;
     let user = match document.get("user").map_err(damaged)? {
-        Some(_) => Some(name(document, "user")?),
+        Some(_) => Some(name::<UserId>(document, "user")?.within(app)),
         None => None,
     };
     let reply_to = match document.get("reply_to").map_err(damaged)? {
@@ -177,12 +179,9 @@ pub(super) fn time(document: &RawDocument) -> Result<u64, LogError> {
     number(document, "time")
 }
 
-pub(super) fn app(document: &RawDocument) -> Result<&str, LogError> {
-    document.get_str("app").map_err(damaged)
-}
-
+/// The app is in another field than its name.
 pub(super) fn channel(document: &RawDocument) -> Result<ChannelName, LogError> {
-    name(document, "channel")
+    Ok(name::<ChannelName>(document, "channel")?.within(&name(document, "app")?))
 }
 
 /// The publisher and the message's id.
@@ -217,7 +216,7 @@ fn damaged(why: impl Display) -> LogError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::fixture::{channel, draft};
+    use crate::log::fixture::{self, channel, draft};
 
     fn drafts() -> [Draft; 4] {
         let json = Draft { user: Some("ann".parse().unwrap()), ..draft("ann", 7) };
@@ -233,17 +232,32 @@ mod tests {
 
     #[test]
     fn a_publication_reads_back() {
-        let key = Key::new(&"default".into(), &channel("room:a"));
+        let key = Key::new(&channel("room:a"));
         for draft in drafts() {
             let document = key.encode(&draft, Place::new(5), None);
-            assert_eq!(*decode(&document).unwrap(), draft.clone().into_publication(5));
+            assert_eq!(*decode(&AppId::default(), &document).unwrap(), draft.clone().into_publication(5));
             assert_eq!(message(&document).unwrap(), (draft.publisher.as_str(), draft.message_id.as_str()));
         }
     }
 
     #[test]
+    fn app_and_names_are_fields_of_their_own() {
+        let (name, shop) = (channel("room:a"), "shop".parse().unwrap());
+        let of_shop = name.within(&shop);
+        let draft = Draft { user: Some("ann".parse::<UserId>().unwrap().within(&shop)), ..draft("ann", 7) };
+        let document = Key::new(&of_shop).encode(&draft, Place::new(5), None);
+        for (field, text) in [("app", "shop"), ("channel", "room:a"), ("user", "ann")] {
+            assert_eq!(document.get_str(field).unwrap(), text);
+        }
+        assert_eq!(super::channel(&document).unwrap(), of_shop);
+        assert_eq!(*decode(&shop, &document).unwrap(), draft.into_publication(5));
+        let default = Key::new(&name).encode(&fixture::draft("ann", 1), Place::new(1), None);
+        assert_eq!((default.get_str("app").unwrap(), super::channel(&default).unwrap()), ("default", name));
+    }
+
+    #[test]
     fn it_expires_when_it_is_as_old_as_its_namespace_keeps() {
-        let key = Key::new(&"default".into(), &channel("room:a"));
+        let key = Key::new(&channel("room:a"));
         let document = key.encode(&draft("ann", 1), Place::new(1), Some(Duration::from_secs(2)));
         assert_eq!(document.get_datetime("expire").unwrap().timestamp_millis(), 1_700_000_002_000);
         assert!(key.encode(&draft("ann", 1), Place::new(1), None).get("expire").unwrap().is_none());
@@ -251,7 +265,7 @@ mod tests {
 
     #[test]
     fn the_hash_of_a_channel_never_changes() {
-        let hash = |app: &str, name| Key::new(&app.into(), &channel(name)).hash();
+        let hash = |app: &str, name| Key::new(&channel(name).within(&app.parse().unwrap())).hash();
         // printf 'default\0room:a' | sha256sum
         assert_eq!(hash("default", "room:a"), -8_610_505_364_989_376_639);
         assert_ne!(hash("default", "room:a"), hash("other", "room:a"));
@@ -259,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_document_that_is_damaged_is_found() {
-        let key = Key::new(&"default".into(), &channel("room:a"));
+        let key = Key::new(&channel("room:a"));
         let document = Document::try_from(key.encode(&draft("ann", 1), Place::new(1), None)).unwrap();
         for field in ["offset", "message_id", "event", "time", "data"] {
             let mut without = document.clone();
@@ -268,7 +282,10 @@ mod tests {
             other.insert(field, mongodb::bson::Bson::Double(1.0));
             for document in [without, other] {
                 let document = RawDocumentBuf::try_from(&document).unwrap();
-                assert!(matches!(decode(&document), Err(LogError::Damaged { .. })), "{field}");
+                assert!(
+                    matches!(decode(&AppId::default(), &document), Err(LogError::Damaged { .. })),
+                    "{field}"
+                );
             }
         }
     }

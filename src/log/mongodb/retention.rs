@@ -29,7 +29,7 @@ use super::{
     super::Keep,
     failure::{Failure, within},
     read::{begin_of_kept, kept_by_count, now},
-    record,
+    record::{self, Key},
     store::{READ_LIMIT, Store, WRITE_LIMIT, majority},
 };
 
@@ -109,7 +109,7 @@ async fn trim_forever(store: &Store, due: &Due) {
 
 /// Gives the oldest offset that is left.
 pub(super) async fn trim(store: &Store, channel: &ChannelName) -> Result<u64, Failure> {
-    let key = store.key(channel);
+    let key = Key::new(channel);
     let keep = store.keep(channel);
     let Some((oldest, top)) = within(READ_LIMIT, store.ends(&key)).await? else { return Ok(1) };
     let mut oldest = oldest;
@@ -164,9 +164,9 @@ async fn expired(store: &Store) -> Result<HashMap<ChannelName, Vec<u64>>, Failur
     let now = DateTime::from_millis(record::to_number(now()));
     let mut cursor = store
         .messages
-        .find(doc! { "expire": { "$lte": now }, "app": store.app() })
+        .find(doc! { "expire": { "$lte": now } })
         .sort(doc! { "expire": 1 })
-        .projection(doc! { "_id": 0, "channel": 1, "offset": 1 })
+        .projection(doc! { "_id": 0, "app": 1, "channel": 1, "offset": 1 })
         .limit(SWEEP)
         .hint(Hint::Keys(record::by_expire()))
         .max_time(READ_LIMIT)
@@ -191,7 +191,7 @@ async fn forget(store: &Store, channel: &ChannelName, offsets: &[u64]) -> Result
         }
         _ => Bson::from("$$REMOVE"),
     };
-    let mut filter = store.key(channel).all();
+    let mut filter = Key::new(channel).all();
     let offsets = offsets.iter().map(|offset| Bson::from(record::to_number(*offset)));
     filter.insert("offset", doc! { "$in": Bson::Array(offsets.collect()) });
     let update = store

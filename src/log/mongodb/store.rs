@@ -3,7 +3,7 @@
 //! Whatever the URL says, a read is one of what a majority has, from the primary, and a write is done when a majority
 //! has it in its journals. Everything here that decides where a publication stands rests on that.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use mongodb::{
     Client, ClientSession, Collection, Database, IndexModel,
@@ -20,7 +20,7 @@ use xpush_protocol::{ChannelName, Epoch};
 use super::{
     super::{Keep, KeepByNamespace, LogError},
     failure::{Failure, describe},
-    record::{self, Key},
+    record,
 };
 
 /// What this version writes.
@@ -61,19 +61,13 @@ pub(super) struct Store {
     client: Client,
     pub(super) messages: Collection<RawDocumentBuf>,
     pub(super) epoch: Epoch,
-    app: Arc<str>,
     keep: KeepByNamespace,
     pub(super) readers: Semaphore,
 }
 
 impl Store {
     /// Connects, and makes what is not there yet.
-    pub(super) async fn open(
-        url: &str,
-        database: &str,
-        app: &str,
-        keep: KeepByNamespace,
-    ) -> Result<Self, LogError> {
+    pub(super) async fn open(url: &str, database: &str, keep: KeepByNamespace) -> Result<Self, LogError> {
         let opening = Opening { named: format!("the database {database:?} of MongoDB") };
         let client = opening.client(url).await?;
         let settings = DatabaseOptions::builder()
@@ -92,15 +86,7 @@ impl Store {
             .write_concern(majority())
             .build();
         let messages = database.collection_with_options("messages", settings);
-        Ok(Self { client, messages, epoch, app: app.into(), keep, readers: Semaphore::new(READERS) })
-    }
-
-    pub(super) fn key(&self, channel: &ChannelName) -> Key {
-        Key::new(&self.app, channel)
-    }
-
-    pub(super) fn app(&self) -> &str {
-        &self.app
+        Ok(Self { client, messages, epoch, keep, readers: Semaphore::new(READERS) })
     }
 
     pub(super) fn keep(&self, channel: &ChannelName) -> Keep {

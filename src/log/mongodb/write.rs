@@ -37,7 +37,7 @@ use super::{
     ground::{self, Claim},
     line::APPEND_LIMIT,
     read::{begin_of_kept, kept_by_count},
-    record::{self, Place},
+    record::{self, Key, Place},
     retention::Due,
     store::{DUPLICATE_KEY, READ_LIMIT, Store, WRITE_LIMIT, majority},
     written::Stood,
@@ -247,7 +247,7 @@ async fn release(
     draft: &Draft,
     publication: &Publication,
 ) -> Result<(), Failure> {
-    let mut filter = store.key(channel).message(draft);
+    let mut filter = Key::new(channel).message(draft);
     filter.insert("offset", record::to_number(publication.offset));
     // No publisher has such a name.
     let nobody = format!("trimmed:{}", publication.offset);
@@ -320,7 +320,7 @@ impl Batch {
 
     /// One for each message: a retry that is in line beside the first one has none.
     fn documents(&mut self, store: &Store) -> Vec<RawDocumentBuf> {
-        let key = store.key(&self.channel);
+        let key = Key::new(&self.channel);
         let keep = store.keep(&self.channel).age;
         let mut ids = HashSet::with_capacity(self.appends.len());
         let mut documents = Vec::with_capacity(self.appends.len());

@@ -69,7 +69,7 @@ fn open(mode: CreateMode) -> zookeeper_client::CreateOptions<'static> {
 }
 
 fn leaving() -> Status {
-    Status { sessions: 7, draining: true }
+    Status { sessions: 7, draining: true, ..Status::default() }
 }
 
 #[tokio::test]
@@ -109,14 +109,14 @@ async fn a_count_of_sessions_is_written_now_and_then_but_leaving_at_once() {
     let client = raw(&servers).await;
     let began = std::time::Instant::now();
     for sessions in 1..=500 {
-        a.tell(Status { sessions, draining: false });
+        a.tell(Status { sessions, draining: false, ..Status::default() });
         tokio::task::yield_now().await;
     }
     until("the last count", async || status(&b, "a").is_some_and(|status| status.sessions == 500)).await;
     let writes = client.check_stat("/apps/xpush/nodes/a").await.unwrap().unwrap().version;
     assert!(u64::try_from(writes).unwrap() <= 1 + began.elapsed().as_secs(), "{writes} writes");
 
-    a.tell(Status { sessions: 501, draining: false });
+    a.tell(Status { sessions: 501, draining: false, ..Status::default() });
     let mut nodes = b.nodes();
     nodes.mark_unchanged();
     a.tell(leaving());
@@ -157,12 +157,12 @@ async fn a_node_whose_session_expired_registers_again() {
         sees(&b, &["b"]).await;
         let c = join(servers.connect_string(), "c");
         sees(&b, &["b", "c"]).await;
-        a.tell(Status { sessions: round, draining: false });
+        a.tell(Status { sessions: round, draining: false, ..Status::default() });
         proxy.heal();
         for node in [&a, &b] {
             sees(node, &["a", "b", "c"]).await;
         }
-        assert_eq!(status(&b, "a"), Some(Status { sessions: round, draining: false }));
+        assert_eq!(status(&b, "a"), Some(Status { sessions: round, draining: false, ..Status::default() }));
         c.close().await;
         for node in [&a, &b] {
             sees(node, &["a", "b"]).await;
@@ -185,7 +185,7 @@ async fn a_short_loss_of_the_connection_costs_neither_the_place_nor_a_change() {
     for sessions in 1..=3 {
         proxy.cut();
         until("the loss to be seen", async || a.check().await.is_err()).await;
-        b.tell(Status { sessions, draining: false });
+        b.tell(Status { sessions, draining: false, ..Status::default() });
         let c = join(servers.connect_string(), "c");
         sees(&b, &["a", "b", "c"]).await;
         proxy.heal();
@@ -243,7 +243,7 @@ async fn an_ensemble_goes_on_without_its_leader_and_the_nodes_without_the_ensemb
         until("the loss to be seen", async || node.check().await.is_err()).await;
         assert_eq!(ids(node), ["a", "b", "c"]);
     }
-    a.tell(Status { sessions: 1, draining: false });
+    a.tell(Status { sessions: 1, draining: false, ..Status::default() });
     servers.restart_all().await;
     let d = join(servers.connect_string(), "d");
     for node in [&a, &b, &c, &d] {

@@ -215,7 +215,7 @@ impl Keeper {
                 break;
             }
             for name in channels {
-                let channel = name.parse::<ChannelName>().ok();
+                let channel = ChannelName::from_scoped(&name).ok();
                 if channel.is_none() {
                     warn!(name, "a channel in Redis has no name of ours");
                 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use ::redis::{Cmd, Value, from_redis_value};
-use xpush_protocol::{ChannelName, Member, SessionId};
+use xpush_protocol::{ChannelName, Member, SessionId, UserId};
 
 use super::mirror::{Lease, Place};
 use crate::{
@@ -261,6 +261,6 @@ fn pair(answer: Result<Reply, LinkError>) -> Result<(u32, bool), LinkError> {
 
 /// `None`: no node of ours wrote that.
 fn member(session: &str, user: &str) -> Option<Member> {
-    let user = if user.is_empty() { None } else { Some(user.parse().ok()?) };
+    let user = if user.is_empty() { None } else { Some(UserId::from_scoped(user).ok()?) };
     Some(Member { session: session.parse().ok()?, user })
 }

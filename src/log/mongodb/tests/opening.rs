@@ -11,7 +11,7 @@ use crate::log::{
 };
 
 async fn open(url: &str, database: &str) -> Result<MongoDb, LogError> {
-    MongoDb::connect(url, database, "default", KeepByNamespace::new()).await
+    MongoDb::connect(url, database, KeepByNamespace::new()).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,10 @@ use futures_util::future::join_all;
 use mongodb::bson::{Bson, Document, doc};
 
 use super::{
-    super::{read::newest_of, record},
+    super::{
+        read::newest_of,
+        record::{self, Key},
+    },
     ALL,
     server::{connect, database, server},
 };
@@ -44,7 +47,7 @@ async fn filled() -> (impl Sized, std::sync::Arc<MongoDb>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_and_an_end_walk_the_index_of_offsets_and_sort_nothing() {
     let (_server, log) = filled().await;
-    let key = log.store.key(&channel("room:a"));
+    let key = Key::new(&channel("room:a"));
     let finds = [
         (key.range(150, 180), doc! { "offset": 1 }, 31),
         (key.range(1, 180), doc! { "offset": -1 }, 10),
@@ -67,7 +70,7 @@ async fn a_page_and_an_end_walk_the_index_of_offsets_and_sort_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_is_found_by_its_ids() {
     let (_server, log) = filled().await;
-    let key = log.store.key(&channel("room:a"));
+    let key = Key::new(&channel("room:a"));
     let messages = [("ann", vec!["7", "9"]), ("bob", vec!["7"])];
     let messages = messages.map(|(name, ids)| Bson::from(key.messages(&Publisher::backend(name), ids)));
     let command = doc! {
@@ -119,7 +122,7 @@ async fn the_ends_of_many_channels_are_found_without_walking_through_them() {
     let tops = log.tops(&rooms).await.unwrap();
     let offsets: Vec<_> = tops.iter().map(|cursor| cursor.offset).collect();
     assert_eq!(offsets, [200, 0, 200, 200]);
-    let hashes = rooms.iter().map(|room| log.store.key(room).hash());
+    let hashes = rooms.iter().map(|room| Key::new(room).hash());
     let pipeline = newest_of(hashes).map(Bson::from).to_vec();
     let command = doc! {
         "aggregate": "messages", "pipeline": pipeline, "cursor": {}, "hint": record::by_offset(),
@@ -143,7 +146,7 @@ async fn a_long_page_comes_in_batches_and_ends_at_its_bytes() {
 async fn a_publication_that_is_missing_is_damage() {
     let (_server, log) = filled().await;
     let room = channel("room:a");
-    let gone = log.store.key(&room).range(100, 100);
+    let gone = Key::new(&room).range(100, 100);
     log.store.messages.delete_one(gone).await.unwrap();
     assert!(matches!(log.read(&room, ALL).await, Err(LogError::Damaged { .. })));
     let behind = Query { from: From::After(100), ..ALL };

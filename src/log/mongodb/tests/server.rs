@@ -34,7 +34,7 @@ pub(super) fn database() -> String {
 }
 
 pub(super) async fn connect(server: &Mongo, database: &str, keep: KeepByNamespace) -> Arc<MongoDb> {
-    Arc::new(MongoDb::connect(&server.url(), database, "default", keep).await.unwrap())
+    Arc::new(MongoDb::connect(&server.url(), database, keep).await.unwrap())
 }
 
 /// A log for the contract's tests.

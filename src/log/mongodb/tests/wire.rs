@@ -22,7 +22,7 @@ use crate::log::{
 /// A log that reaches its server through the proxy.
 async fn connect_through(proxy: &Proxy, database: &str) -> Arc<MongoDb> {
     let url = format!("mongodb://{}/?directConnection=true", proxy.address());
-    Arc::new(MongoDb::connect(&url, database, "default", KeepByNamespace::new()).await.unwrap())
+    Arc::new(MongoDb::connect(&url, database, KeepByNamespace::new()).await.unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
