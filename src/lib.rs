@@ -21,6 +21,8 @@ pub mod http;
 pub mod log;
 pub mod membership;
 pub mod metrics;
+#[cfg(feature = "mongodb")]
+mod mongodb;
 pub mod namespace;
 pub mod node;
 pub mod presence;

@@ -11,7 +11,7 @@ mod embedded;
 pub(crate) mod fixture;
 mod memory;
 #[cfg(feature = "mongodb")]
-mod mongodb;
+pub(crate) mod mongodb;
 #[cfg(feature = "redis")]
 mod redis;
 

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use xpush::{
     broker::{self, Broker, Inbox},
     config::Config,
-    directory::store::{self, Store},
+    directory::store::{self, Store, StoreError},
     log::{self, Capacity, Embedded, Keep, KeepByNamespace, Log, LogError, Memory, MongoDb},
     membership::{self, Membership, NodeInfo, ZooKeeper, ZooKeeperSettings},
     namespace::{Namespaces, Retention},
@@ -79,6 +79,13 @@ impl Backends {
         )
         .await?;
         let durable = Arc::new(durable);
+        let directory = waiting(
+            "MongoDB",
+            |error| matches!(error, StoreError::Unavailable(_)),
+            async || store::MongoDb::connect(mongodb, database).await,
+        )
+        .await?;
+        let directory = Arc::new(directory);
         let recent = Arc::new(log::Redis::new(Arc::clone(&link), instance, kept_shortly(namespaces)));
         let broker = broker::Redis::start(Arc::clone(&link), Arc::clone(inbox), instance);
         let presence = presence::Redis::start(
@@ -115,28 +122,36 @@ impl Backends {
                 let durable = Arc::clone(&durable);
                 Box::pin(async move { durable.close().await })
             },
+            {
+                let directory = Arc::clone(&directory);
+                Box::pin(async move { directory.close().await })
+            },
             Box::pin(async move { link.close().await }),
         ];
         let document = Some(membership.config());
-        let directory = Arc::new(store::Memory::default());
         Ok(Self { recent, durable, directory, broker, presence, membership, document, closing })
     }
 
     /// An embedded store, and nobody else.
     fn alone(config: &Config, namespaces: &Namespaces, node: NodeInfo) -> anyhow::Result<Self> {
-        let store = Arc::new(Embedded::open(&config.store.path.join("log"), namespaces.keep())?);
+        let log = Arc::new(Embedded::open(&config.store.path.join("log"), namespaces.keep())?);
+        let directory = Arc::new(store::Embedded::open(&config.store.path.join("directory"))?);
         let capacity = Capacity { channels: MEMORY_CHANNELS, bytes: MEMORY_BYTES };
         Ok(Self {
             recent: Arc::new(Memory::new(kept_shortly(namespaces), capacity)),
-            durable: Arc::clone(&store) as Arc<dyn Log>,
-            directory: Arc::new(store::Memory::default()),
+            durable: Arc::clone(&log) as Arc<dyn Log>,
+            directory: Arc::clone(&directory) as Arc<dyn Store>,
             broker: Arc::new(broker::Alone),
             presence: Arc::new(presence::InProcess::default()),
             membership: Arc::new(membership::Alone::new(node)),
             document: None,
             closing: vec![Box::pin(async move {
                 // It fails only if closing panicked, and then it is as closed as it will be.
-                let _ = tokio::task::spawn_blocking(move || store.close()).await;
+                let close = move || {
+                    log.close();
+                    directory.close();
+                };
+                let _ = tokio::task::spawn_blocking(close).await;
             })],
         })
     }

@@ -48,6 +48,13 @@ macro_rules! on_every_store {
                     let (store, _guard) = $crate::directory::store::contract::embedded().await;
                     super::$test(store).await;
                 }
+
+                #[cfg(feature = "mongodb")]
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn mongodb() {
+                    let (store, _guard) = $crate::directory::store::contract::mongodb().await;
+                    super::$test(store).await;
+                }
             }
         )*
     };
@@ -62,6 +69,14 @@ pub(crate) async fn memory() -> Opened {
 pub(crate) async fn embedded() -> Opened {
     let folder = tempfile::tempdir().unwrap();
     (Arc::new(super::Embedded::open(folder.path()).unwrap()), Box::new(folder))
+}
+
+/// A database of its own, of the server that all tests at this time share.
+#[cfg(feature = "mongodb")]
+pub(crate) async fn mongodb() -> Opened {
+    let server = crate::log::mongodb::server().await;
+    let store = super::MongoDb::connect(&server.url(), &crate::log::mongodb::database()).await.unwrap();
+    (Arc::new(store), Box::new(server))
 }
 
 on_every_store!(

@@ -12,6 +12,8 @@ pub(crate) mod contract;
 mod embedded;
 mod key;
 mod memory;
+#[cfg(feature = "mongodb")]
+mod mongodb;
 
 use std::time::SystemTime;
 
@@ -23,6 +25,8 @@ use thiserror::Error;
 pub use self::embedded::Embedded;
 pub use self::key::{Key, MAX_KEY, Prefix};
 pub use self::memory::Memory;
+#[cfg(feature = "mongodb")]
+pub use self::mongodb::MongoDb;
 
 /// Keys that one commit may name, expected and written together: no change of the directory needs more, and a store's
 /// own transactions are bounded too.

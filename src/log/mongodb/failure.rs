@@ -6,6 +6,7 @@ use mongodb::error::{Error, ErrorKind};
 use tokio::time::timeout;
 
 use super::super::LogError;
+use crate::mongodb::describe;
 
 #[derive(Debug, Clone)]
 pub(super) enum Failure {
@@ -55,19 +56,5 @@ pub(super) async fn within<T, E: Into<Failure>>(
     match timeout(limit, work).await {
         Ok(done) => done.map_err(Into::into),
         Err(_) => Err(Failure::Unknown(format!("MongoDB gave no answer within {} s", limit.as_secs()))),
-    }
-}
-
-/// Without the driver's labels, and without the values of a duplicate key.
-pub(super) fn describe(error: &Error) -> String {
-    match &*error.kind {
-        ErrorKind::InsertMany(failed) => {
-            if let Some(concern) = &failed.write_concern_error {
-                return format!("MongoDB did not confirm a write: {}", concern.message);
-            }
-            let codes = failed.write_errors.iter().flatten().map(|error| error.code.to_string());
-            format!("MongoDB refused a write: code {}", codes.collect::<Vec<_>>().join(", "))
-        }
-        kind => format!("MongoDB: {kind}"),
     }
 }

@@ -22,8 +22,9 @@ use super::{
     super::Keep,
     failure::Failure,
     record::{self, Key, Place},
-    store::{READ_LIMIT, Store, majority},
+    store::{READ_LIMIT, Store},
 };
+use crate::mongodb::majority;
 
 /// What was inserted into a channel behind `ground`, which is none for its first publications.
 pub(super) struct Claim<'a> {

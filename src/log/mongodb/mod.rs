@@ -32,6 +32,8 @@ use xpush_protocol::{ChannelName, Cursor, Epoch};
 
 #[cfg(test)]
 pub(super) use self::tests::open;
+#[cfg(test)]
+pub(crate) use self::tests::{database, server};
 use self::{
     lately::Lately,
     line::{APPEND_LIMIT, Line, Request},

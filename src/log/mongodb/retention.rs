@@ -30,8 +30,9 @@ use super::{
     failure::{Failure, within},
     read::{begin_of_kept, kept_by_count, now},
     record::{self, Key},
-    store::{READ_LIMIT, Store, WRITE_LIMIT, majority},
+    store::{READ_LIMIT, Store, WRITE_LIMIT},
 };
+use crate::mongodb::majority;
 
 /// A channel is trimmed when it passes a multiple of this. So it may hold so many more than it keeps, unseen.
 const STEP: u64 = 100;

@@ -5,51 +5,33 @@
 
 use std::time::Duration;
 
-use mongodb::{
+use ::mongodb::{
     Client, ClientSession, Collection, Database, IndexModel,
     bson::{Document, RawDocumentBuf, doc},
-    error::{Error, ErrorKind},
-    options::{
-        Acknowledgment, ClientOptions, CollectionOptions, DatabaseOptions, IndexOptions, ReadConcern,
-        ReadPreference, ReturnDocument, SelectionCriteria, WriteConcern,
-    },
+    error::Error,
+    options::{CollectionOptions, DatabaseOptions, IndexOptions, ReadConcern, ReturnDocument},
 };
 use tokio::{sync::Semaphore, time::timeout};
 use xpush_protocol::{ChannelName, Epoch};
 
 use super::{
     super::{Keep, KeepByNamespace, LogError},
-    failure::{Failure, describe},
+    failure::Failure,
     record,
 };
+use crate::mongodb::{self, NO_SET, describe, is_duplicate, majority, may_heal, primary};
 
 /// What this version writes.
 const FORMAT: u32 = 1;
 
-/// So long it is looked for a server that takes what is to be done. With none, a publish fails after that.
-const SELECTION_LIMIT: Duration = Duration::from_secs(3);
-
-/// From one question whether a server is there to the next. One that is frozen or cut off is so found out after
-/// this and `CONNECT_LIMIT`.
-const HEARTBEAT: Duration = Duration::from_secs(2);
-
-/// To connect, and to answer a heartbeat.
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-
 /// A read takes so long at most, all in all. More than `SELECTION_LIMIT`, so that one hears why.
 pub(super) const READ_LIMIT: Duration = Duration::from_secs(4);
 
-/// The primary waits so long for a majority.
-const MAJORITY_LIMIT: Duration = Duration::from_secs(4);
-
-/// A write takes so long at most. More than `MAJORITY_LIMIT`, so that one hears why.
+/// A write takes so long at most. More than the primary waits for a majority, so that one hears why.
 pub(super) const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
 /// To look at the database and make its indexes. Mostly they are there.
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
-
-/// Connections at most, where the URL says nothing: what reads and writes at one time, and some to spare.
-const CONNECTIONS: u32 = 64;
 
 /// Reads at one time.
 const READERS: usize = 32;
@@ -69,7 +51,9 @@ impl Store {
     /// Connects, and makes what is not there yet.
     pub(super) async fn open(url: &str, database: &str, keep: KeepByNamespace) -> Result<Self, LogError> {
         let opening = Opening { named: format!("the database {database:?} of MongoDB") };
-        let client = opening.client(url).await?;
+        // The log finds out by itself what became of a write. That a server knows the driver's retries again costs it
+        // a tenth of its time.
+        let client = mongodb::client(url, false).await.map_err(|error| opening.failed(&error))?;
         let settings = DatabaseOptions::builder()
             .read_concern(ReadConcern::majority())
             .selection_criteria(primary())
@@ -113,35 +97,15 @@ struct Opening {
 }
 
 impl Opening {
-    async fn client(&self, url: &str) -> Result<Client, LogError> {
-        let mut options = ClientOptions::parse(url).await.map_err(|error| self.failed(&error))?;
-        options.app_name.get_or_insert_with(|| "xpush".into());
-        options.connect_timeout.get_or_insert(CONNECT_LIMIT);
-        options.heartbeat_freq.get_or_insert(HEARTBEAT);
-        options.max_pool_size.get_or_insert(CONNECTIONS);
-        options.server_selection_timeout = Some(SELECTION_LIMIT);
-        options.retry_reads = Some(true);
-        // The log finds out by itself what became of a write. That a server knows the driver's retries again costs it a
-        // tenth of its time.
-        options.retry_writes = Some(false);
-        Client::with_options(options).map_err(|error| self.failed(&error))
-    }
-
     async fn prepare(&self, client: &Client, database: &Database) -> Result<Epoch, LogError> {
-        self.check_server(client).await?;
+        match mongodb::has_majority(client).await {
+            Ok(true) => {}
+            Ok(false) => return Err(self.refused(NO_SET)),
+            Err(error) => return Err(self.failed(&error)),
+        }
         let epoch = self.epoch(database).await?;
         self.make_indexes(database).await?;
         Ok(epoch)
-    }
-
-    async fn check_server(&self, client: &Client) -> Result<(), LogError> {
-        let hello = client.database("admin").run_command(doc! { "hello": 1 }).await;
-        let hello = hello.map_err(|error| self.failed(&error))?;
-        let is_router = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
-        if is_router || hello.contains_key("setName") {
-            return Ok(());
-        }
-        Err(self.refused("MongoDB runs without a replica set, so it has no majority to confirm a write. Start it with --replSet; one member is enough"))
     }
 
     /// Reads the database's own document, or writes it.
@@ -198,33 +162,4 @@ impl Opening {
     fn refused(&self, reason: &str) -> LogError {
         LogError::Database { database: self.named.clone(), reason: reason.into() }
     }
-}
-
-pub(super) fn primary() -> SelectionCriteria {
-    SelectionCriteria::ReadPreference(ReadPreference::Primary)
-}
-
-pub(super) fn majority() -> WriteConcern {
-    WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(MAJORITY_LIMIT).build()
-}
-
-/// Whether it may go well when it is tried again.
-fn may_heal(error: &Error) -> bool {
-    /// Unauthorized, AuthenticationFailed, IndexOptionsConflict, IndexKeySpecsConflict, and Atlas's own refusal.
-    const FINAL: [i32; 5] = [13, 18, 85, 86, 8000];
-    match &*error.kind {
-        ErrorKind::Command(error) => !FINAL.contains(&error.code),
-        ErrorKind::Authentication { .. }
-        | ErrorKind::InvalidArgument { .. }
-        | ErrorKind::InvalidTlsConfig { .. }
-        | ErrorKind::IncompatibleServer { .. } => false,
-        _ => true,
-    }
-}
-
-/// The code of a key that is there already.
-pub(super) const DUPLICATE_KEY: i32 = 11000;
-
-fn is_duplicate(error: &Error) -> bool {
-    matches!(&*error.kind, ErrorKind::Command(error) if error.code == DUPLICATE_KEY)
 }

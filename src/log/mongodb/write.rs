@@ -39,9 +39,10 @@ use super::{
     read::{begin_of_kept, kept_by_count},
     record::{self, Key, Place},
     retention::Due,
-    store::{DUPLICATE_KEY, READ_LIMIT, Store, WRITE_LIMIT, majority},
+    store::{READ_LIMIT, Store, WRITE_LIMIT},
     written::Stood,
 };
+use crate::mongodb::{DUPLICATE_KEY, majority};
 use crate::publication::{Draft, Publication, Publisher};
 
 /// An append that waits.

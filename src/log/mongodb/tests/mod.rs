@@ -9,6 +9,7 @@ mod server;
 mod wire;
 
 pub(in crate::log) use self::server::open;
+pub(crate) use self::server::{database, server};
 use crate::log::{From, Query};
 
 const ALL: Query = Query { from: From::After(0), limit: usize::MAX, bytes: usize::MAX };

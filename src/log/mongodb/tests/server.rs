@@ -17,7 +17,7 @@ use crate::log::{KeepByNamespace, MongoDb, contract::Opened};
 /// It stops with the last test that holds it: nothing ever drops what is static.
 static SERVER: Mutex<Weak<Mongo>> = Mutex::const_new(Weak::new());
 
-pub(super) async fn server() -> Arc<Mongo> {
+pub(crate) async fn server() -> Arc<Mongo> {
     let mut server = SERVER.lock().await;
     if let Some(server) = server.upgrade() {
         return server;
@@ -28,7 +28,7 @@ pub(super) async fn server() -> Arc<Mongo> {
 }
 
 /// A name that no other test has.
-pub(super) fn database() -> String {
+pub(crate) fn database() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("test-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
