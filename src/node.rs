@@ -124,7 +124,7 @@ pub struct Node {
     broker: Arc<dyn Broker>,
     connections: AtomicU64,
     rates: Rates,
-    /// Publishes under way: they are finished whoever no longer waits for them, or the log would have what the
+    /// Publishes, and requests with an idempotency key, under way: they are finished whoever no longer waits for them, or the log would have what the
     /// subscribers have not.
     publishing: TaskTracker,
     untold: Untold,
@@ -301,6 +301,14 @@ impl Node {
             self.announce(Carried::Publication { channel: channel.clone(), epoch, publication });
         }
         Ok((cursor, false))
+    }
+
+    /// Does to its end what was begun, whoever no longer waits for it.
+    pub(crate) fn see_through<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.publishing.spawn(task)
     }
 
     /// Waits for the publishes that are under way. There must be nobody left who begins one.

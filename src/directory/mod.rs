@@ -9,6 +9,7 @@
 //! depends on what the room keeps (a member's role): then here, in the same commit.
 
 mod actor;
+mod answer;
 mod api_key;
 mod app;
 mod change;
@@ -42,6 +43,7 @@ use std::{
 };
 
 pub use actor::Actor;
+pub use answer::Known;
 pub use api_key::{KeyInfo, NewKey};
 pub use app::App;
 pub use change::{Change, ChangeFeed};

@@ -7,7 +7,7 @@
 use axum::{Json, extract::State};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
-use xpush_protocol::{AppId, ChannelName, ErrorCode, UserId};
+use xpush_protocol::{ChannelName, ErrorCode, UserId};
 
 use super::{Api, Problem, access::Caller, extract::Query};
 use crate::session::Refusal;
@@ -53,8 +53,9 @@ pub(super) async fn channels(
     caller: Caller,
     Query(asked): Query<PageParameters>,
 ) -> Result<Json<Active<ActiveChannel>>, Problem> {
-    let app = backend_of(&caller)?;
-    let all = api.node.channels.all().into_iter().filter(|channel| channel.name().app() == app);
+    caller.require_backend()?;
+    let app = caller.app();
+    let all = api.node.channels.all().into_iter().filter(|channel| channel.name().app() == *app);
     let all = all.map(|channel| (channel.name().clone(), channel.subscribers())).collect();
     let page = page(&api, asked, all, ChannelName::local)?;
     Ok(Json(page.map(|(channel, subscribers)| ActiveChannel { channel, subscribers })))
@@ -66,17 +67,9 @@ pub(super) async fn users(
     caller: Caller,
     Query(asked): Query<PageParameters>,
 ) -> Result<Json<Active<ActiveUser>>, Problem> {
-    let app = backend_of(&caller)?;
-    let page = page(&api, asked, api.node.sessions.users(&app), UserId::local)?;
+    caller.require_backend()?;
+    let page = page(&api, asked, api.node.sessions.users(caller.app()), UserId::local)?;
     Ok(Json(page.map(|(user, sessions)| ActiveUser { user, sessions })))
-}
-
-/// The app of a backend that may do everything in it.
-fn backend_of(caller: &Caller) -> Result<AppId, Refusal> {
-    if caller.is_backend && caller.rights.is_everything() {
-        return Ok(caller.rights.app().clone());
-    }
-    Err(Refusal::new(ErrorCode::PermissionDenied, "this needs an API key without restrictions"))
 }
 
 /// The page that is asked for, in the order of the names.

@@ -11,6 +11,7 @@ mod contacts;
 mod conversations;
 mod extract;
 mod health;
+mod idempotency;
 mod nodes;
 mod notices;
 mod openapi;
@@ -33,7 +34,10 @@ use xpush_transports::Origins;
 pub use access::PeerAddress;
 pub use problem::Problem;
 
-use crate::{membership::Roles, node::Node};
+use crate::{
+    membership::Roles,
+    node::{Limits, Node},
+};
 
 /// A publish may name this many channels.
 pub const CHANNELS_PER_PUBLISH: usize = 100;
@@ -52,10 +56,16 @@ pub struct Api {
 /// Answers `GET /v1/transports`, for the host by which the server was reached and whether that was over TLS.
 pub type WiresOf = dyn Fn(&str, bool) -> Transports + Send + Sync;
 
+/// Bytes of a request's body: a message's data, which base64 or escapes make longer.
+fn body_limit(limits: &Limits) -> usize {
+    limits.data * 2 + BODY_OVERHEAD
+}
+
 /// The routes of the API, the operator and the page.
 pub fn router(api: Api) -> Router {
-    let body_limit = api.node.limits.data * 2 + BODY_OVERHEAD;
+    let body_limit = body_limit(&api.node.limits);
     let roles = api.roles;
+    let once = middleware::from_fn_with_state(api.clone(), idempotency::once);
     let guarded = middleware::from_fn_with_state(api.clone(), access::check_origin);
     let mut routes = Router::new()
         .route("/v1/transports", get(api::transports))
@@ -80,6 +90,7 @@ pub fn router(api: Api) -> Router {
     routes
         // Within the guard, which answers a page's OPTIONS before the route can refuse it.
         .method_not_allowed_fallback(problem::wrong_method)
+        .layer(once)
         .layer(guarded)
         .layer(DefaultBodyLimit::max(body_limit))
         .layer(middleware::from_fn(access::keep_deadline))

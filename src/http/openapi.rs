@@ -8,11 +8,15 @@
 //! `components/schemas`: the names (`UserId`, `ChannelName`, `AppId`, `DeviceId`, `EventName`, `MessageId`), `Time`, and
 //! `Next`, the cursor of a page. The whole document has `security` by `bearer`; an operation that needs no credential
 //! says `"security": []`.
+//!
+//! What every operation may answer is added here, so that no part has to say it: 403 to a page of a foreign origin, 503,
+//! 401 where a credential is needed, 400, 413, 415 and 422 where there is a body, 400 where there are parameters. So is
+//! the `Idempotency-Key` of a POST, with its 409. A part that has more to say of one of these says it itself.
 
 use std::sync::LazyLock;
 
 use axum::{http::header, response::IntoResponse};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const PARTS: [&str; 6] = [
     include_str!("openapi/core.json"),
@@ -30,12 +34,53 @@ pub(super) async fn answer() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str())
 }
 
-/// The first part with everything that the others add.
+/// The first part with everything that the others add, and what holds for all operations.
 fn document() -> Value {
     // The parts are compiled in, and read by a test.
     #[allow(clippy::expect_used)]
     let parts = PARTS.map(|part| serde_json::from_str::<Value>(part).expect("a part is JSON"));
-    parts.into_iter().fold(Value::Null, merge)
+    let mut document = parts.into_iter().fold(Value::Null, merge);
+    for (path, operations) in document["paths"].as_object_mut().into_iter().flatten() {
+        // The wires are no calls, and what machines ask has no refusals.
+        if !path.starts_with("/v1/") || ["/v1/connect", "/v1/poll"].contains(&path.as_str()) {
+            continue;
+        }
+        let has_variables = path.contains('{');
+        for (method, operation) in operations.as_object_mut().into_iter().flatten() {
+            complete(method, operation, has_variables);
+        }
+    }
+    document
+}
+
+fn complete(method: &str, operation: &mut Value, has_variables: bool) {
+    let needs_credential = operation.get("security").is_none();
+    let has_body = operation.get("requestBody").is_some();
+    let has_parameters = has_variables || operation.get("parameters").is_some();
+    let keyed = method == "post" && needs_credential;
+    if keyed {
+        let parameter = json!({ "$ref": "#/components/parameters/IdempotencyKey" });
+        match &mut operation["parameters"] {
+            Value::Array(parameters) => parameters.push(parameter),
+            none => *none = json!([parameter]),
+        }
+    }
+    let may_answer = [
+        ("400", "BadRequest", has_body || has_parameters || keyed),
+        ("401", "Unauthenticated", needs_credential),
+        ("403", "Forbidden", true),
+        ("409", "Underway", keyed),
+        ("413", "TooLarge", has_body || keyed),
+        ("415", "NotJson", has_body),
+        ("422", "InvalidField", has_body || keyed),
+        ("503", "Unavailable", true),
+    ];
+    for (status, response, may) in may_answer {
+        let answers = &mut operation["responses"];
+        if may && answers.get(status).is_none() {
+            answers[status] = json!({ "$ref": format!("#/components/responses/{response}") });
+        }
+    }
 }
 
 /// Objects are joined by their keys, lists put behind each other.

@@ -24,8 +24,10 @@ CHECKS = [
     "unsupported_method",
     "allow_header_conformance",
     "use_after_free",
+    "ignored_auth",
     "wrong_data_is_refused",
 ]
+# One worker: CPython 3.11's parser, which hypothesis asks for its messages, fails in two threads at once.
 # Cases of one operation in one phase. The same ones each time: a failure is there again.
 EXAMPLES = int(os.environ.get("XPUSH_TEST_API_EXAMPLES", "25"))
 # /v1/connect and /v1/poll are wires, with tests of their own; /v1/drain ends the server.
@@ -67,7 +69,7 @@ def run(name, document, url, credential, places, without, folder):
         pathlib.Path(sys.executable).parent / "schemathesis", "--config-file", config, "run", document, "--url", url,
         "--header", f"Authorization: Bearer {credential}",
         "--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing",
-        "--max-examples", EXAMPLES, "--generation-deterministic", "--workers", "2",
+        "--max-examples", EXAMPLES, "--generation-deterministic",
         "--continue-on-failure", "--request-timeout", "30", "--no-color",
     ]
     for operation in NOT_HERE + without:

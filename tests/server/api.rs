@@ -454,3 +454,35 @@ fn check_references(document: &Value, value: &Value) {
         _ => {}
     }
 }
+
+#[tokio::test]
+async fn a_post_with_an_idempotency_key_is_done_once() {
+    let server = ServerProcess::start().await;
+    let key = |key: &'static str| [("idempotency-key", key)];
+    let first = post_as(server.http, "/v1/publish", &key("order-17"), &message(&["room:a"], 1)).await;
+    assert_eq!((first.status, first.header("idempotency-replayed")), (200, None));
+    let again = post_as(server.http, "/v1/publish", &key("order-17"), &message(&["room:a"], 1)).await;
+    assert_eq!((again.status, again.header("idempotency-replayed")), (200, Some("true")));
+    assert_eq!((again.header("content-type"), again.json()), (first.header("content-type"), first.json()));
+
+    // Another request may not take its place.
+    let other = post_as(server.http, "/v1/publish", &key("order-17"), &message(&["room:a"], 2)).await;
+    assert_eq!((other.status, other.code().as_str()), (422, "invalid_field"));
+    // What was refused was not done, and may be tried again.
+    let refused = post_as(server.http, "/v1/publish", &key("order-18"), &message(&["nowhere:a"], 1)).await;
+    assert_eq!((refused.status, refused.header("idempotency-replayed")), (404, None));
+    let done = post_as(server.http, "/v1/publish", &key("order-18"), &message(&["nowhere:a"], 1)).await;
+    assert_eq!((done.status, done.header("idempotency-replayed")), (404, None));
+    // A key of one caller is none of another's.
+    let bearer = server.api_key();
+    let headers = [("idempotency-key", "order-17"), ("authorization", &bearer)];
+    let of_another = post_as(server.http, "/v1/publish", &headers, &message(&["room:a"], 1)).await;
+    assert_eq!((of_another.status, of_another.header("idempotency-replayed")), (200, None));
+    for wrong in ["", "two words", "\u{e9}"] {
+        let headers = [("idempotency-key", wrong)];
+        let answer = post_as(server.http, "/v1/publish", &headers, &message(&["room:a"], 1)).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_field"), "{wrong:?}");
+    }
+    let page = get(server.http, "/v1/channels/room:a/history").await.json();
+    assert_eq!(page["publications"].as_array().unwrap().len(), 2);
+}
