@@ -29,6 +29,7 @@ fn draft() -> Draft {
         time: 1_700_000_000_000,
         reply_to: None,
         mentions: Vec::new(),
+        expires_in: None,
     }
 }
 

@@ -37,6 +37,7 @@ fn draft() -> Draft {
         time: 0,
         reply_to: None,
         mentions: Vec::new(),
+        expires_in: None,
     }
 }
 

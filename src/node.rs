@@ -1,15 +1,18 @@
 //! One node: what all sessions and the HTTP API of this process share, and the way of a publication through it.
 //!
 //! `announce` tells the other nodes what was appended here, `history` reads the logs for who asks, `lookup` says which
-//! node a client should use, `route` has a channel in which many nodes append appended to by one, `health` asks how the
-//! backends are, `balance` moves clients to who has few, `tend` looks after what nobody waits for.
+//! node a client should use, `delete` takes messages away and `expire` those whose time has come, `route` has a channel
+//! in which many nodes append appended to by one, `health` asks how the backends are, `balance` moves clients to who has
+//! few, `tend` looks after what nobody waits for.
 //!
 //! Invariant: it knows backends by their traits only; who wires them is `main.rs`.
 
 mod announce;
 mod balance;
 mod contacts;
+mod delete;
 mod entrance;
+mod expire;
 mod gate;
 mod health;
 mod history;
@@ -41,6 +44,7 @@ use xpush_protocol::{
 
 use announce::Untold;
 use contacts::Contacts;
+pub use delete::Deleter;
 use gate::Gate;
 pub use health::Health;
 pub use history::HistoryQuery;
@@ -213,6 +217,17 @@ impl Node {
             Ok(published) => return Ok(ready(published).boxed()),
             Err(draft) => draft,
         };
+        match draft.expires_in {
+            Some(expires_in) => self.publish_expiring(channel, draft, expires_in).await,
+            None => self.publish_in_line(channel, draft).await,
+        }
+    }
+
+    async fn publish_in_line(
+        self: &Arc<Self>,
+        channel: &ChannelName,
+        draft: Draft,
+    ) -> Result<Publishing, Refusal> {
         let policy = self.policy(channel)?;
         let told = (policy.access == Access::Members).then(|| UntoldMessage::new(channel, &draft));
         let publishing = if matches!(policy.retention, Retention::Durable { .. }) && self.is_in_cluster() {
@@ -246,6 +261,10 @@ impl Node {
             let message =
                 format!("the data has {} bytes, {} are allowed", draft.payload.len(), self.limits.data);
             return Ok(Err(Refusal::new(ErrorCode::TooLarge, message)));
+        }
+        // Its time has to be noted first.
+        if draft.expires_in.is_some() {
+            return Err(draft);
         }
         let (log, began) = (self.log(policy), Instant::now());
         let appended = log.append_at_once(channel, draft)?;

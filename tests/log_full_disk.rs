@@ -33,6 +33,7 @@ fn draft(n: u64) -> Draft {
         time: 0,
         reply_to: None,
         mentions: Vec::new(),
+        expires_in: None,
     }
 }
 

@@ -247,8 +247,19 @@ struct PackedMore {
 
 impl<'a> PackedDraft<'a> {
     fn new(draft: &'a Draft) -> Self {
-        let Draft { publisher, message_id, retriable: _, event, payload, user, time, reply_to, mentions } =
-            draft;
+        let Draft {
+            publisher,
+            message_id,
+            retriable: _,
+            event,
+            payload,
+            user,
+            time,
+            reply_to,
+            mentions,
+            // The node that it came to has seen to that.
+            expires_in: _,
+        } = draft;
         let has_more = reply_to.is_some() || !mentions.is_empty();
         let (binary, data) = pack(payload);
         Self {
@@ -273,7 +284,18 @@ impl<'a> PackedDraft<'a> {
         // By the node that sends it on, if by nobody else.
         let retriable = true;
         let (payload, user) = (unpack(binary, data)?, user.map(|user| user.within(app)));
-        Some(Draft { publisher, message_id, retriable, event, payload, user, time, reply_to, mentions })
+        Some(Draft {
+            publisher,
+            message_id,
+            retriable,
+            event,
+            payload,
+            user,
+            time,
+            reply_to,
+            mentions,
+            expires_in: None,
+        })
     }
 }
 

@@ -355,6 +355,9 @@ impl Channel {
     fn hand_out(&self, state: &mut State, epoch: Epoch, publication: &Arc<Publication>) {
         let offset = publication.offset;
         state.delivered = Some(Cursor { epoch, offset });
+        if let Some(deleted) = publication.deletes() {
+            state.ring.redact(deleted);
+        }
         state.ring.push(publication);
         if state.subscribers.is_empty() {
             return;

@@ -53,6 +53,20 @@ impl Ring {
         }
     }
 
+    /// A message was deleted: it is not handed out from here any more.
+    pub(super) fn redact(&mut self, offset: u64) {
+        let first = self.publications.front().map_or(0, |first| first.offset);
+        let at = offset.checked_sub(first).and_then(|at| usize::try_from(at).ok());
+        let Some(publication) = at.and_then(|at| self.publications.get_mut(at)) else { return };
+        let before = size(publication);
+        *publication = Arc::new(publication.redacted());
+        // It may be larger than it was, by what no bound notices.
+        let after = size(publication);
+        self.bytes = self.bytes + after - before;
+        self.memory.0.fetch_add(after, Ordering::Relaxed);
+        self.memory.0.fetch_sub(before, Ordering::Relaxed);
+    }
+
     pub(super) fn clear(&mut self) {
         while !self.publications.is_empty() {
             self.drop_oldest();
@@ -119,6 +133,21 @@ mod tests {
         ring.push(&publication(9, 10));
         assert_eq!(offsets(&ring, 7), None, "8 is missing");
         assert_eq!(offsets(&ring, 8), Some(vec![9]));
+    }
+
+    #[test]
+    fn a_deleted_message_is_not_handed_out_any_more() {
+        let memory = Memory::default();
+        let mut ring = Ring::new(memory.clone());
+        (5..=7).for_each(|offset| ring.push(&publication(offset, 10)));
+        for offset in [0, 4, 6, 8, u64::MAX] {
+            ring.redact(offset);
+        }
+        let events: Vec<_> = ring.after(4).unwrap().map(|there| there.event.as_str().to_owned()).collect();
+        assert_eq!(events, ["message", crate::publication::DELETED, "message"]);
+        assert_eq!(memory.0.load(Ordering::Relaxed), ring.bytes);
+        drop(ring);
+        assert_eq!(memory.0.load(Ordering::Relaxed), 0);
     }
 
     #[test]

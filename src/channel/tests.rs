@@ -40,6 +40,7 @@ impl Losable {
             time,
             reply_to: None,
             mentions: Vec::new(),
+            expires_in: None,
         };
         let pending = self.memory().append(channel, draft).now_or_never().unwrap().unwrap();
         pending.now_or_never().unwrap().unwrap()

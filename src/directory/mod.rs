@@ -17,6 +17,7 @@ mod channel;
 mod cursor;
 mod device;
 mod error;
+mod expiry;
 mod friend;
 mod group;
 mod hearing;
@@ -52,6 +53,7 @@ pub use channel::{
 };
 pub use device::{Device, DeviceChange, DeviceSaid, Push};
 pub use error::DirectoryError;
+pub use expiry::{Expiry, ExpiryKey};
 pub use friend::{Befriended, Friend, FriendState};
 pub use group::{GROUP_USERS, Group};
 pub use login::{NewUser, Tokens};

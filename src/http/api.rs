@@ -93,7 +93,8 @@ pub(super) async fn publish(
         user: caller.user().cloned(),
         time: now(),
         reply_to,
-        mentions: mentions.iter().map(|user| user.within(caller.rights.app())).collect(),
+        mentions: mentions.iter().map(|user| user.within(caller.app())).collect(),
+        expires_in,
     };
     let publish = |channel: ChannelName| {
         let channel = channel.within(caller.app());

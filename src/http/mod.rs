@@ -12,6 +12,7 @@ mod conversations;
 mod extract;
 mod health;
 mod idempotency;
+mod messages;
 mod nodes;
 mod notices;
 mod openapi;
@@ -84,6 +85,7 @@ pub fn router(api: Api) -> Router {
             .merge(accounts::routes())
             .merge(contacts::routes())
             .merge(conversations::routes())
+            .merge(messages::routes())
             .merge(webhooks::routes())
             .merge(page::router());
     }

@@ -18,12 +18,13 @@ use std::sync::LazyLock;
 use axum::{http::header, response::IntoResponse};
 use serde_json::{Value, json};
 
-const PARTS: [&str; 6] = [
+const PARTS: [&str; 7] = [
     include_str!("openapi/core.json"),
     include_str!("openapi/apps.json"),
     include_str!("openapi/accounts.json"),
     include_str!("openapi/contacts.json"),
     include_str!("openapi/conversations.json"),
+    include_str!("openapi/messages.json"),
     include_str!("openapi/webhooks.json"),
 ];
 

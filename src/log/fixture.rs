@@ -21,6 +21,7 @@ pub(crate) fn draft(publisher: &str, n: u64) -> Draft {
         time: 1_700_000_000_000,
         reply_to: None,
         mentions: Vec::new(),
+        expires_in: None,
     }
 }
 

@@ -100,7 +100,8 @@ impl Untold {
             offset: 0,
             user: draft.user.clone(),
             event: draft.event.clone(),
-            preview: preview(&draft.payload),
+            // It would be read in the inbox when it is gone elsewhere.
+            preview: if draft.expires_in.is_none() { preview(&draft.payload) } else { None },
             mentions: draft.mentions.to_vec(),
         }
     }
@@ -155,6 +156,7 @@ impl Node {
             time: now(),
             reply_to: None,
             mentions: Vec::new(),
+            expires_in: None,
         };
         self.publish(&inbox_of(user), draft).await
     }

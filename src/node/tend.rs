@@ -41,7 +41,7 @@ impl Node {
     pub async fn tend(self: Arc<Self>, cancel: CancellationToken) {
         tokio::select! {
             () = cancel.cancelled() => {}
-            () = async { tokio::join!(self.tend_channels(), self.tend_sessions(), self.compare(), self.watch_nodes(), self.watch_backends(), self.append_for_others(), self.follow_changes(), self.tell_inboxes(), self.tell_contacts()); } => {}
+            () = async { tokio::join!(self.tend_channels(), self.tend_sessions(), self.compare(), self.watch_nodes(), self.watch_backends(), self.append_for_others(), self.follow_changes(), self.tell_inboxes(), self.tell_contacts(), self.tend_expiries()); } => {}
         }
     }
 
@@ -279,7 +279,7 @@ impl Node {
     }
 }
 
-fn every(period: Duration) -> tokio::time::Interval {
+pub(super) fn every(period: Duration) -> tokio::time::Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks

@@ -7,15 +7,15 @@ use std::{
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use xpush_protocol::{
-    ChannelName, ChannelSignal, ClientFrame, Cursor, DeviceId, ErrorCode, History, Message, MessageId,
-    Payload, PayloadError, Pong, Presence, PresenceList, Publish, Published, Read, Received, Refresh,
-    Refreshed, Send, Sent, ServerFrame, Signal,
+    ChannelName, ChannelSignal, ClientFrame, Cursor, Delete, DeviceId, ErrorCode, History, Message,
+    MessageId, Payload, PayloadError, Pong, Presence, PresenceList, Publish, Published, Read, Received,
+    Refresh, Refreshed, Send, Sent, ServerFrame, Signal,
 };
 
 use super::{Refusal, Session, check_event, check_extras};
 use crate::{
     auth::Permission,
-    node::{HistoryQuery, Mark, Node},
+    node::{Deleter, HistoryQuery, Mark, Node},
     publication::{Draft, Publisher},
 };
 
@@ -78,10 +78,11 @@ impl Session {
             ClientFrame::Read(Read { channel, offset, .. }) => {
                 Doing::So(self.mark(id, channel, Mark::Read(offset)))
             }
-            ClientFrame::Delete(command) => {
-                let message = "this server deletes no messages";
-                let refusal = Refusal::new(ErrorCode::NotSupported, message);
-                Doing::So(refused(refusal, Some(command.channel)))
+            ClientFrame::Delete(Delete { channel, offset, .. }) => {
+                Doing::So(match self.delete(id, channel.clone(), offset) {
+                    Ok(later) => Done::Later(later),
+                    Err(refusal) => refused(refusal, Some(channel)),
+                })
             }
             ClientFrame::Received(Received { channel, offset, .. }) => Doing::So(match self.device() {
                 Ok(device) => self.mark(id, channel, Mark::Received { device, offset }),
@@ -162,6 +163,7 @@ impl Session {
             time: now(),
             reply_to,
             mentions,
+            expires_in,
         })
     }
 
@@ -237,6 +239,21 @@ impl Session {
             }
         };
         Done::Later(marked.boxed())
+    }
+
+    /// Has a message deleted. It costs what a publish costs: everybody in the channel hears of it.
+    fn delete(&mut self, id: u32, channel: ChannelName, offset: u64) -> Result<Later, Refusal> {
+        self.refuse_expired()?;
+        self.admit_publish()?;
+        let deleter = Deleter { rights: self.rights.clone(), user: self.user().cloned(), is_backend: false };
+        let node = Arc::clone(&self.node);
+        Ok(async move {
+            match node.delete_message(&channel, offset, &deleter).await {
+                Ok(()) => done_answer(id),
+                Err(refusal) => Some(ServerFrame::Error(refusal.into_frame(Some(id), Some(channel)))),
+            }
+        }
+        .boxed())
     }
 
     fn history(&self, command: History) -> Result<Later, Refusal> {

@@ -1,11 +1,12 @@
-//! A process that publishes is killed, at a thousand random points. What it acknowledged is there.
+//! A process that publishes and deletes is killed, at a thousand random points. What it acknowledged is there, and what it
+//! said is deleted is gone.
 #![cfg(feature = "embedded")]
 #![allow(clippy::unwrap_used)]
 
 mod checker;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{self, BufRead, BufReader, Write},
     path::Path,
     process::{Command, Stdio},
@@ -17,7 +18,7 @@ use std::{
 use checker::{Checker, Message};
 use xpush::{
     log::{Embedded, From, KeepByNamespace, Log, Query},
-    publication::{Draft, Publisher},
+    publication::{DELETED, Draft, Publisher},
 };
 use xpush_protocol::{ChannelName, Json, Payload};
 
@@ -26,6 +27,8 @@ const KILLS: usize = 1000;
 const KILLS_OF_ONE_STORE: usize = 25;
 const PUBLISHERS: usize = 24;
 const CHANNELS: u64 = 40;
+/// Of so many messages one is deleted once it is acknowledged.
+const DELETED_OF: u64 = 5;
 
 /// Tells the child which store it writes to, and with which number each publisher goes on.
 const STORE: &str = "XPUSH_CRASH_STORE";
@@ -49,6 +52,7 @@ fn draft(message: Message) -> Draft {
         time: 0,
         reply_to: None,
         mentions: Vec::new(),
+        expires_in: None,
     }
 }
 
@@ -70,6 +74,13 @@ fn child() {
                     let appended = log.append(&channel, draft(message)).await.unwrap().await.unwrap();
                     let line = format!("ack {channel} {} {}\n", appended.cursor().offset, message.id());
                     io::stdout().lock().write_all(line.as_bytes()).unwrap();
+                    if number % DELETED_OF == 0 {
+                        let offset = appended.cursor().offset;
+                        assert!(log.redact(&channel, offset).await.unwrap());
+                        // The word at its end tells that the line is whole.
+                        let line = format!("gone {channel} {offset} whole\n");
+                        io::stdout().lock().write_all(line.as_bytes()).unwrap();
+                    }
                 }
             }));
         }
@@ -87,7 +98,10 @@ enum At {
     Acks(usize, Duration),
 }
 
-fn run_and_kill(store: &Path, checker: &mut Checker, at: &At) {
+/// Channels and offsets of what is deleted.
+type Gone = HashSet<(String, u64)>;
+
+fn run_and_kill(store: &Path, checker: &mut Checker, gone: &mut Gone, at: &At) {
     let numbers: Vec<_> =
         (0..PUBLISHERS).map(|publisher| (checker.last(publisher) + 1).to_string()).collect();
     let mut child = Command::new(std::env::current_exe().unwrap())
@@ -98,7 +112,7 @@ fn run_and_kill(store: &Path, checker: &mut Checker, at: &At) {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let mut acks = Vec::new();
+    let (mut acks, mut rest) = (Vec::new(), Vec::new());
     // The pauses wait for nothing: they are what makes the points random.
     match at {
         At::Start(pause) => thread::sleep(*pause),
@@ -106,14 +120,22 @@ fn run_and_kill(store: &Path, checker: &mut Checker, at: &At) {
             while acks.len() < *count {
                 let line = lines.next().expect("the child publishes until it is killed");
                 acks.extend(line.strip_prefix("ack ").map(ToOwned::to_owned));
+                rest.push(line);
             }
             thread::sleep(*pause);
         }
     }
     // On Unix this is SIGKILL.
     child.kill().unwrap();
-    acks.extend(lines.filter_map(|line| line.strip_prefix("ack ").map(ToOwned::to_owned)));
+    for line in lines {
+        acks.extend(line.strip_prefix("ack ").map(ToOwned::to_owned));
+        rest.push(line);
+    }
     child.wait().unwrap();
+    gone.extend(rest.iter().filter_map(|line| {
+        let (channel, offset) = line.strip_prefix("gone ")?.strip_suffix(" whole")?.split_once(' ')?;
+        Some((channel.to_owned(), offset.parse().ok()?))
+    }));
     for ack in acks {
         // The last line may be torn; then its message counts as not acknowledged, and is sent again.
         let mut words = ack.split(' ');
@@ -129,7 +151,7 @@ fn run_and_kill(store: &Path, checker: &mut Checker, at: &At) {
     }
 }
 
-async fn check(store: &Path, checker: &Checker) {
+async fn check(store: &Path, checker: &Checker, gone: &Gone) {
     let log = Embedded::open(store, KeepByNamespace::new()).unwrap();
     for channel in checker.channels() {
         let query = Query { from: From::After(0), limit: usize::MAX, bytes: usize::MAX };
@@ -141,6 +163,10 @@ async fn check(store: &Path, checker: &Checker) {
             .map(|publication| (publication.offset, message(publication.message_id.as_str())))
             .collect();
         checker.check(channel, &read).unwrap();
+        for publication in &page.publications {
+            let is_gone = publication.event.as_str() == DELETED;
+            assert!(is_gone || !gone.contains(&(channel.to_owned(), publication.offset)), "{publication:?}");
+        }
     }
 }
 
@@ -186,25 +212,30 @@ fn every_acknowledged_message_survives_a_thousand_kills_in_order_once() {
         thread::spawn(move || {
             let mut random = Random(seed + worker);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let mut acknowledged = 0;
+            let (mut acknowledged, mut deleted) = (0, 0);
             for _ in 0..KILLS / KILLS_OF_ONE_STORE / 2 {
                 let directory = tempfile::tempdir().unwrap();
-                let mut checker = Checker::default();
+                let (mut checker, mut gone) = (Checker::default(), Gone::default());
                 for _ in 0..KILLS_OF_ONE_STORE {
                     let at = if random.below(5) == 0 {
                         At::Start(Duration::from_micros(random.below(100_000)))
                     } else {
                         At::Acks(1 + random.below(200) as usize, Duration::from_micros(random.below(5000)))
                     };
-                    run_and_kill(directory.path(), &mut checker, &at);
-                    runtime.block_on(check(directory.path(), &checker));
+                    run_and_kill(directory.path(), &mut checker, &mut gone, &at);
+                    runtime.block_on(check(directory.path(), &checker, &gone));
                 }
                 acknowledged += checker.count();
+                deleted += gone.len();
             }
-            acknowledged
+            (acknowledged, deleted)
         })
     });
-    let acknowledged: usize = workers.into_iter().map(|worker| worker.join().unwrap()).sum();
-    println!("{acknowledged} messages were acknowledged; {:?}", said.0.lock().unwrap());
+    let (acknowledged, deleted) = workers
+        .into_iter()
+        .map(|worker| worker.join().unwrap())
+        .fold((0, 0), |sum, of_one| (sum.0 + of_one.0, sum.1 + of_one.1));
+    println!("{acknowledged} messages were acknowledged, {deleted} deleted; {:?}", said.0.lock().unwrap());
     assert!(acknowledged > KILLS, "it was killed while it published");
+    assert!(deleted > KILLS / 10, "and while it deleted");
 }

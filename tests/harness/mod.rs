@@ -290,6 +290,7 @@ pub fn draft(message_id: MessageId) -> Draft {
         time: 1_700_000_000_000,
         reply_to: None,
         mentions: Vec::new(),
+        expires_in: None,
     }
 }
 

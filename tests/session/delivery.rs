@@ -251,6 +251,7 @@ async fn a_publish_whose_caller_is_gone_reaches_the_subscribers_all_the_same() {
             time: 0,
             reply_to: None,
             mentions: Vec::new(),
+            expires_in: None,
         };
         let publishing = node.node.publish(&channel("room:a"), draft).await.unwrap();
         drop(publishing);

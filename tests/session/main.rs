@@ -4,6 +4,7 @@ mod delivery;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod members;
+mod messages;
 mod people;
 mod rights;
 

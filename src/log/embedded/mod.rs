@@ -30,7 +30,7 @@ use xpush_protocol::{ChannelName, Epoch};
 use self::{
     retention::Retention,
     store::{Directory, Store},
-    writer::{Append, Request, Writer},
+    writer::{Append, Redaction, Request, Writer},
 };
 use super::{Extent, KeepByNamespace, Log, LogError, Page, Pending, Query};
 use crate::publication::Draft;
@@ -113,6 +113,15 @@ impl Embedded {
         Ok(async move { answer.await.unwrap_or_else(|_| Err(closed())) }.boxed())
     }
 
+    async fn redact_in_turn(&self, channel: &ChannelName, offset: u64) -> Result<bool, LogError> {
+        let place =
+            self.places.clone().acquire_many_owned(APPEND_BYTES as u32).await.map_err(|_| closed())?;
+        let (reply, answer) = oneshot::channel();
+        let redaction = Redaction { channel: channel.clone(), offset, reply, _place: place };
+        self.requests.try_send(Request::Redact(redaction)).map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
     async fn with_store<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Store) -> Result<T, LogError> + Send + 'static,
@@ -158,6 +167,14 @@ impl Log for Embedded {
     fn read<'a>(&'a self, channel: &'a ChannelName, query: Query) -> BoxFuture<'a, Result<Page, LogError>> {
         let channel = channel.clone();
         self.with_store(move |store| store.read(&channel, query)).boxed()
+    }
+
+    fn redact<'a>(&'a self, channel: &'a ChannelName, offset: u64) -> BoxFuture<'a, Result<bool, LogError>> {
+        self.redact_in_turn(channel, offset).boxed()
+    }
+
+    fn redacts(&self) -> bool {
+        true
     }
 
     fn extent<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<Extent, LogError>> {

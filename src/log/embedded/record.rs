@@ -10,7 +10,7 @@ use bytes::Bytes;
 use xpush_protocol::{AppId, Binary, ChannelName, Json, MessageId, NameError, Payload, UserId};
 
 use super::super::LogError;
-use crate::publication::{Draft, Publication};
+use crate::publication::{Draft, Publication, Publisher};
 
 const VERSION: u8 = 1;
 /// Of a publication that has more than version 1 could hold. Others are still written as version 1: whoever goes back
@@ -144,6 +144,27 @@ pub(super) fn encode(draft: &Draft) -> Vec<u8> {
     }
     bytes.extend_from_slice(payload);
     bytes
+}
+
+/// What is left of a publication that is deleted.
+pub(super) fn redact(bytes: &[u8]) -> Result<Vec<u8>, LogError> {
+    let Header { publisher, .. } = Header::decode(bytes)?;
+    let publisher = Publisher::from(publisher.to_owned());
+    // A record has the user without the app, and gets it back so.
+    let left = decode(0, &AppId::default(), bytes)?.redacted();
+    let Publication { message_id, event, payload, user, time, reply_to, .. } = left;
+    Ok(encode(&Draft {
+        publisher,
+        message_id,
+        retriable: true,
+        event,
+        payload,
+        user,
+        time,
+        reply_to,
+        mentions: Vec::new(),
+        expires_in: None,
+    }))
 }
 
 /// The user is one of the channel's app.
@@ -286,6 +307,16 @@ mod tests {
             let header = Header::decode(&bytes).unwrap();
             assert_eq!((header.publisher, header.time), (draft.publisher.as_str(), draft.time));
             assert_eq!(*decode(5, &AppId::default(), &bytes).unwrap(), draft.into_publication(5));
+        }
+    }
+
+    #[test]
+    fn of_a_deleted_publication_everything_is_left_by_which_it_is_found() {
+        for draft in drafts() {
+            let left = redact(&encode(&draft)).unwrap();
+            let header = Header::decode(&left).unwrap();
+            assert_eq!((header.publisher, &header.message_id), (draft.publisher.as_str(), &draft.message_id));
+            assert_eq!(*decode(5, &AppId::default(), &left).unwrap(), draft.into_publication(5).redacted());
         }
     }
 

@@ -62,6 +62,20 @@ async fn a_store_that_is_opened_again_goes_on_where_it_stopped() {
 }
 
 #[tokio::test]
+async fn what_was_deleted_is_gone_when_the_store_is_opened_again() {
+    let directory = ten().await;
+    let log = open(directory.path()).unwrap();
+    assert!(log.redact(&channel("room:a"), 3).await.unwrap());
+    drop(log);
+    let log = open(directory.path()).unwrap();
+    let page = log.read(&channel("room:a"), ALL).await.unwrap();
+    assert_eq!(*page.publications[2], draft("ann", 3).into_publication(3).redacted());
+    assert_eq!(append(&log, &channel("room:a"), draft("ann", 3)).await.cursor().offset, 3);
+    log.close();
+    assert!(log.redact(&channel("room:a"), 3).await.is_err(), "it is closed");
+}
+
+#[tokio::test]
 async fn a_closed_log_takes_nothing_and_has_written_what_it_took() {
     let directory = tempfile::tempdir().unwrap();
     let log = open(directory.path()).unwrap();

@@ -5,6 +5,8 @@
 //! A commit that fails takes all its appends with it, and then the database is not written to any more until it
 //! was opened anew: what of a failed commit reached the disk is known only then.
 
+mod redact;
+
 use std::{
     collections::HashMap,
     io,
@@ -27,6 +29,8 @@ use crate::{
     disk::{self, journal, probe},
     publication::Draft,
 };
+
+pub(super) use self::redact::Redaction;
 
 /// A commit holds so many appends at most: more would only make the first of them wait longer.
 const MAX_COMMIT: usize = 2048;
@@ -55,6 +59,7 @@ pub(super) struct Append {
 
 pub(super) enum Request {
     Append(Append),
+    Redact(Redaction),
     /// The last one.
     Close,
 }
@@ -109,7 +114,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut open = true;
         while open {
-            let mut waiting = Vec::new();
+            let (mut waiting, mut redactions) = (Vec::new(), Vec::new());
             let mut bytes = 0;
             let mut next = match self.requests.recv_timeout(self.idle_time()) {
                 Ok(request) => Some(request),
@@ -122,21 +127,26 @@ impl Writer {
                         bytes += append.draft.payload.len();
                         waiting.push(append);
                     }
+                    Request::Redact(redaction) => redactions.push(redaction),
                     Request::Close => {
                         open = false;
                         break;
                     }
                 }
-                if waiting.len() < MAX_COMMIT && bytes < MAX_COMMIT_BYTES {
+                if waiting.len() + redactions.len() < MAX_COMMIT && bytes < MAX_COMMIT_BYTES {
                     next = self.requests.try_recv().ok();
                 }
             }
             if let Err(error) = self.get_ready() {
                 waiting.drain(..).for_each(|append| append.answer(Err(error.clone())));
+                redactions.drain(..).for_each(|redaction| redaction.answer(Err(error.clone())));
                 continue;
             }
             if !waiting.is_empty() {
                 self.append(waiting);
+            }
+            if !redactions.is_empty() {
+                self.redact(redactions);
             }
             if self.retention.is_due() && self.get_ready().is_ok() {
                 self.trim();

@@ -153,6 +153,17 @@ impl Channel {
         Page { extent, publications }
     }
 
+    /// Whether there was one.
+    pub(super) fn redact(&mut self, offset: u64) -> bool {
+        let first = self.extent().first;
+        let at = offset.checked_sub(first).and_then(|at| usize::try_from(at).ok());
+        let Some(kept) = at.and_then(|at| self.kept.get_mut(at)) else { return false };
+        self.bytes -= publication_bytes(&kept.publication);
+        kept.publication = Arc::new(kept.publication.redacted());
+        self.bytes += publication_bytes(&kept.publication);
+        true
+    }
+
     fn forget_publication(&mut self) -> bool {
         let Some(oldest) = self.kept.pop_front() else { return false };
         self.bytes -= publication_bytes(&oldest.publication);

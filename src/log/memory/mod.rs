@@ -192,6 +192,18 @@ impl Log for Memory {
         async move { Ok(self.read_now(channel, query)) }.boxed()
     }
 
+    fn redact<'a>(&'a self, channel: &'a ChannelName, offset: u64) -> BoxFuture<'a, Result<bool, LogError>> {
+        async move {
+            let redacted = self.shard(channel).with(channel, |channel| channel.redact(offset));
+            Ok(redacted.unwrap_or(false))
+        }
+        .boxed()
+    }
+
+    fn redacts(&self) -> bool {
+        true
+    }
+
     fn extent<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<Extent, LogError>> {
         async move { Ok(self.extent_now(channel)) }.boxed()
     }

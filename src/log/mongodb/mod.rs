@@ -10,6 +10,7 @@ mod lately;
 mod line;
 mod read;
 mod record;
+mod redact;
 mod retention;
 mod store;
 #[cfg(test)]
@@ -148,6 +149,14 @@ impl Log for MongoDb {
 
     fn read<'a>(&'a self, channel: &'a ChannelName, query: Query) -> BoxFuture<'a, Result<Page, LogError>> {
         self.store.bounded(self.store.page(channel, query)).boxed()
+    }
+
+    fn redact<'a>(&'a self, channel: &'a ChannelName, offset: u64) -> BoxFuture<'a, Result<bool, LogError>> {
+        async move { Ok(self.store.redact(channel, offset).await?) }.boxed()
+    }
+
+    fn redacts(&self) -> bool {
+        true
     }
 
     fn extent<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<Extent, LogError>> {
