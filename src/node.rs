@@ -66,6 +66,7 @@ use crate::{
     publication::{Draft, Publisher},
     rate::{Allowance, Rates},
     session::{Departed, Entering, Refusal, Sessions},
+    webhook::Webhooks,
 };
 
 /// What this node takes.
@@ -121,6 +122,7 @@ pub struct Node {
     pub metrics: Arc<Metrics>,
     pub sessions: Arc<Sessions>,
     pub directory: Arc<Directory>,
+    pub webhooks: Arc<Webhooks>,
     inbox: Arc<Inbox>,
     auth: Auth,
     recent: Arc<dyn Log>,
@@ -174,6 +176,7 @@ impl Node {
             auth,
             recent,
             durable,
+            webhooks: Arc::new(Webhooks::new(Arc::clone(&directory.hooks))),
             directory,
             broker,
             connections: AtomicU64::new(0),
@@ -229,6 +232,9 @@ impl Node {
         draft: Draft,
     ) -> Result<Publishing, Refusal> {
         let policy = self.policy(channel)?;
+        if self.webhooks.must_mark(policy, channel) {
+            Box::pin(self.webhooks.mark(&self.directory, &**self.log(policy), channel)).await?;
+        }
         let told = (policy.access == Access::Members).then(|| UntoldMessage::new(channel, &draft));
         let publishing = if matches!(policy.retention, Retention::Durable { .. }) && self.is_in_cluster() {
             self.publish_routed(policy, channel, draft).await?
@@ -262,8 +268,8 @@ impl Node {
                 format!("the data has {} bytes, {} are allowed", draft.payload.len(), self.limits.data);
             return Ok(Err(Refusal::new(ErrorCode::TooLarge, message)));
         }
-        // Its time has to be noted first.
-        if draft.expires_in.is_some() {
+        // Its time has to be noted first, or that the channel has messages to be told of.
+        if draft.expires_in.is_some() || self.webhooks.must_mark(policy, channel) {
             return Err(draft);
         }
         let (log, began) = (self.log(policy), Instant::now());
@@ -315,6 +321,11 @@ impl Node {
             return Ok((cursor, true));
         };
         trace!(%channel, offset = cursor.offset, "published");
+        if self.webhooks.are_some()
+            && let Ok(policy) = self.policy(channel)
+        {
+            self.webhooks.published(policy, channel);
+        }
         self.channels.deliver(channel, epoch, &publication);
         if !carried {
             self.announce(Carried::Publication { channel: channel.clone(), epoch, publication });

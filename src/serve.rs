@@ -28,6 +28,7 @@ use xpush::{
     metrics::Metrics,
     node::{Limits, Node, Parts},
     session::serve_all,
+    webhook::{dial::Dialer, network::Reach},
 };
 use xpush_transports::{Admission, CLOSE_DEADLINE, longpoll, tls, tls::Certificates, udp, websocket};
 
@@ -157,6 +158,9 @@ impl Running {
             metrics: Arc::new(Metrics::default()),
             namespaces,
         });
+        let reach = Reach::with_private(config.webhooks.allow_private.clone());
+        node.webhooks.dial_by(Arc::new(Dialer::new(reach)));
+        backends::loaded(&node).await?;
         let banner = document.banner(config, &node);
         let api = Api {
             node: Arc::clone(&node),

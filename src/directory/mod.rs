@@ -30,7 +30,7 @@ mod password;
 mod policy;
 mod profile;
 mod quota;
-mod record;
+pub(crate) mod record;
 mod role;
 mod signing;
 mod standing;
@@ -69,6 +69,8 @@ pub use standing::{ChannelRules, Membership, Standing};
 use store::{Commit, CommitError, Store};
 pub use user::SearchField;
 
+use crate::webhook;
+
 /// Answers of rooms.
 pub type Result<T> = std::result::Result<T, DirectoryError>;
 
@@ -81,6 +83,8 @@ pub struct Directory {
     keys_held: api_key::KeysHeld,
     signing: signing::SigningKeys,
     passwords: password::Passwords,
+    /// Whom to tell of what is changed here.
+    pub(crate) hooks: Arc<webhook::Table>,
 }
 
 impl Directory {
@@ -93,6 +97,7 @@ impl Directory {
             keys_held: api_key::KeysHeld::default(),
             signing: signing::SigningKeys::default(),
             passwords: password::Passwords::default(),
+            hooks: Arc::default(),
         }
     }
 

@@ -102,8 +102,10 @@ pub(super) async fn publish(
         async move {
             let done = async {
                 caller.require(&api.node, Permission::Publish, &channel).await?;
+                let mut draft = draft;
                 if !caller.is_backend {
                     api.node.admit_publish(&api.node.allowance(&caller.publisher))?;
+                    draft = api.node.webhooks.before_publish(&caller.rights, &channel, draft).await?;
                 }
                 api.node.publish(&channel, draft).await?.await
             };

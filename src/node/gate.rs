@@ -196,7 +196,10 @@ impl Node {
                     channel.recheck();
                 }
             }
-            Change::App { app } => self.sessions.recheck_app(app),
+            Change::App { app } => {
+                self.webhooks.policies_changed();
+                self.sessions.recheck_app(app);
+            }
             Change::Entered { app, user, device, session, at } => {
                 self.sessions.end_others(&user.within(app), device.as_ref(), session, *at);
             }

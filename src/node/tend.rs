@@ -39,10 +39,15 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 impl Node {
     /// Looks after what nobody waits for, until `cancel`.
     pub async fn tend(self: Arc<Self>, cancel: CancellationToken) {
-        tokio::select! {
-            () = cancel.cancelled() => {}
-            () = async { tokio::join!(self.tend_channels(), self.tend_sessions(), self.compare(), self.watch_nodes(), self.watch_backends(), self.append_for_others(), self.follow_changes(), self.tell_inboxes(), self.tell_contacts(), self.tend_expiries()); } => {}
-        }
+        let webhooks = self.webhooks.run(&self.directory, &self.durable, &cancel);
+        let tending = async {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = async { tokio::join!(self.tend_channels(), self.tend_sessions(), self.compare(), self.watch_nodes(), self.watch_backends(), self.append_for_others(), self.follow_changes(), self.tell_inboxes(), self.tell_contacts(), self.tend_expiries()); } => {}
+            }
+        };
+        // What a webhook is just told is awaited a little.
+        tokio::join!(tending, Box::pin(webhooks));
     }
 
     async fn tend_channels(&self) {

@@ -8,10 +8,14 @@ use tracing::{info, warn};
 use xpush::{
     broker::{self, Broker, Inbox},
     config::Config,
-    directory::store::{self, Store, StoreError},
+    directory::{
+        DirectoryError,
+        store::{self, Store, StoreError},
+    },
     log::{self, Capacity, Embedded, Keep, KeepByNamespace, Log, LogError, Memory, MongoDb},
     membership::{self, Membership, NodeInfo, ZooKeeper, ZooKeeperSettings},
     namespace::{Namespaces, Retention},
+    node::Node,
     presence::{self, Presence},
     redis::{self, LinkError},
 };
@@ -180,6 +184,12 @@ impl<'a> Servers<'a> {
             zookeeper: config.zookeeper.servers.as_deref()?,
         })
     }
+}
+
+/// Waits until it is known which webhooks there are: nobody shall come in unasked.
+pub(super) async fn loaded(node: &Node) -> anyhow::Result<()> {
+    let is_away = |error: &DirectoryError| matches!(error, DirectoryError::Store(StoreError::Unavailable(_)));
+    Ok(waiting("the directory", is_away, async || node.webhooks.load(&node.directory).await).await?)
 }
 
 /// Starts a backend. While its server is missing it is tried again, which is said once.

@@ -120,7 +120,8 @@ impl Session {
 
     fn publish(&mut self, command: Publish) -> Doing<'_> {
         let (id, channel) = (command.id, command.channel.clone());
-        let Some(decided) = self.decided(Permission::Publish, &channel) else {
+        let asks = self.node.webhooks.asks_before_publish(&self.rights);
+        let Some(decided) = self.decided(Permission::Publish, &channel).filter(|_| !asks) else {
             return Doing::First(self.ask_and_publish(command).boxed());
         };
         let published = match decided.and_then(|()| self.draft(command)) {
@@ -133,11 +134,15 @@ impl Session {
         Doing::So(Done::Now(published_answer(id, channel, published)))
     }
 
-    /// As `publish`, where the directory has to be asked whether it may be.
+    /// As `publish`, where the directory or a webhook has to be asked whether it may be.
     async fn ask_and_publish(&mut self, command: Publish) -> Done {
         let (id, channel) = (command.id, command.channel.clone());
         let draft = match self.require(Permission::Publish, &channel).await {
             Ok(()) => self.draft(command),
+            Err(refusal) => Err(refusal),
+        };
+        let draft = match draft {
+            Ok(draft) => self.node.webhooks.before_publish(&self.rights, &channel, draft).await,
             Err(refusal) => Err(refusal),
         };
         match draft {

@@ -100,6 +100,7 @@ async fn identify(
     }
     let rights = node.authenticate(token.as_deref(), peer.address.ip()).await?;
     connect.enter(rights.app());
+    node.webhooks.before_connect(&rights, peer.address.ip(), connect.agent.as_deref()).await?;
     // A session belongs to who began it: with the state of somebody else one gets a session of one's own. Nobody of one
     // app is not nobody of another.
     let known = state.filter(|state| state.app == *rights.app() && state.user.as_ref() == rights.user());

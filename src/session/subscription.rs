@@ -78,6 +78,7 @@ impl Session {
             let message = format!("a session may have {} subscriptions", node.limits.subscriptions);
             return Err(Refusal::new(ErrorCode::LimitReached, message));
         }
+        node.webhooks.before_subscribe(&self.rights, &self.id, name).await?;
         let presence = policy.presence && self.require(Permission::Presence, name).await.is_ok();
         if last.is_none() {
             // With it the answer is not the same elsewhere: then the client has to ask again.
