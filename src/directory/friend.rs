@@ -301,3 +301,119 @@ fn check_two(user: &UserId, other: &UserId) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::directory::{
+        fixture::{all, directory_of, user},
+        store::{Store, contract::on_every_store},
+    };
+
+    on_every_store!(
+        a_request_is_accepted_by_the_other_side
+        two_who_ask_each_other_at_once_are_friends
+        a_request_is_declined_or_taken_back
+        who_is_blocked_sees_a_request_that_waits
+        a_block_takes_a_friendship_away
+        friends_have_a_quota
+        who_is_deleted_is_in_nobodys_list
+    );
+
+    use FriendState::{Blocked, Friends, Incoming, Requested};
+
+    async fn is(directory: &Directory, one: &str, other: &str) -> (Option<FriendState>, Option<FriendState>) {
+        directory.relation(&user(one), &user(other)).await.unwrap()
+    }
+
+    async fn a_request_is_accepted_by_the_other_side(store: Arc<dyn Store>) {
+        let directory = directory_of(store, &["ann", "bob"]).await;
+        let (ann, bob) = (user("ann"), user("bob"));
+        let asked = directory.befriend(&ann, &bob).await.unwrap();
+        assert_eq!((asked.friend.state, asked.tell), (Requested, Some(Incoming)));
+        // To ask again tells nobody again.
+        assert_eq!(directory.befriend(&ann, &bob).await.unwrap().tell, None);
+        let accepted = directory.befriend(&bob, &ann).await.unwrap();
+        assert_eq!((accepted.friend.state, accepted.tell), (Friends, Some(Friends)));
+        assert_eq!(is(&directory, "ann", "bob").await, (Some(Friends), Some(Friends)));
+        let list = directory.friends(&ann, &[Friends], all()).await.unwrap();
+        assert_eq!(list.items.len(), 1);
+        assert!(directory.befriend(&ann, &ann).await.is_err());
+        let unknown = directory.befriend(&ann, &user("nobody")).await;
+        assert_eq!(unknown, Err(DirectoryError::NotFound("user")));
+    }
+
+    async fn two_who_ask_each_other_at_once_are_friends(store: Arc<dyn Store>) {
+        let directory = directory_of(store, &["ann", "bob"]).await;
+        let (ann, bob) = (user("ann"), user("bob"));
+        let (one, other) = tokio::join!(directory.befriend(&ann, &bob), directory.befriend(&bob, &ann));
+        assert!(one.is_ok() && other.is_ok());
+        assert_eq!(is(&directory, "ann", "bob").await, (Some(Friends), Some(Friends)));
+    }
+
+    async fn a_request_is_declined_or_taken_back(store: Arc<dyn Store>) {
+        let directory = directory_of(store, &["ann", "bob"]).await;
+        let (ann, bob) = (user("ann"), user("bob"));
+        for (who, other) in [(&ann, &bob), (&bob, &ann)] {
+            directory.befriend(&ann, &bob).await.unwrap();
+            directory.unfriend(who, other).await.unwrap();
+            assert_eq!(is(&directory, "ann", "bob").await, (None, None));
+        }
+        assert_eq!(directory.unfriend(&ann, &bob).await, Err(DirectoryError::NotFound("friend")));
+    }
+
+    async fn who_is_blocked_sees_a_request_that_waits(store: Arc<dyn Store>) {
+        let directory = directory_of(store, &["ann", "bob", "cid"]).await;
+        let (ann, bob, cid) = (user("ann"), user("bob"), user("cid"));
+        directory.block(&ann, &bob).await.unwrap();
+        let blocked = directory.befriend(&bob, &ann).await.unwrap();
+        let other = directory.befriend(&bob, &cid).await.unwrap();
+        assert_eq!(blocked.friend.state, other.friend.state);
+        assert_eq!(blocked.tell, None);
+        assert_eq!(is(&directory, "ann", "bob").await, (Some(Blocked), Some(Requested)));
+        assert_eq!(directory.friends(&ann, &[Incoming], all()).await.unwrap().items, []);
+        let refused = directory.befriend(&ann, &bob).await;
+        assert!(matches!(refused, Err(DirectoryError::Forbidden(_))));
+        // It was asked, after all.
+        directory.unblock(&ann, &bob).await.unwrap();
+        assert_eq!(is(&directory, "ann", "bob").await, (Some(Incoming), Some(Requested)));
+    }
+
+    async fn a_block_takes_a_friendship_away(store: Arc<dyn Store>) {
+        let directory = directory_of(store, &["ann", "bob"]).await;
+        let (ann, bob) = (user("ann"), user("bob"));
+        directory.befriend(&ann, &bob).await.unwrap();
+        directory.befriend(&bob, &ann).await.unwrap();
+        directory.block(&bob, &ann).await.unwrap();
+        assert_eq!(is(&directory, "ann", "bob").await, (None, Some(Blocked)));
+        assert!(directory.blocks(&bob, &ann).await.unwrap() && !directory.blocks(&ann, &bob).await.unwrap());
+        assert_eq!(directory.unfriend(&bob, &ann).await, Err(DirectoryError::NotFound("friend")));
+        assert_eq!(directory.unblock(&ann, &bob).await, Err(DirectoryError::NotFound("block")));
+        directory.unblock(&bob, &ann).await.unwrap();
+        assert_eq!(is(&directory, "ann", "bob").await, (None, None));
+    }
+
+    async fn friends_have_a_quota(store: Arc<dyn Store>) {
+        let directory = directory_of(store, &["ann", "bob", "cid"]).await;
+        let quotas = serde_json::json!({ "quotas": { "friends": 1 } });
+        let serde_json::Value::Object(quotas) = quotas else { unreachable!() };
+        directory.update_app(&"default".parse().unwrap(), None, None, Some(quotas)).await.unwrap();
+        directory.befriend(&user("ann"), &user("bob")).await.unwrap();
+        let full = directory.befriend(&user("ann"), &user("cid")).await;
+        assert!(matches!(full, Err(DirectoryError::LimitReached(_))), "{full:?}");
+        // What was asked of somebody does not keep him from blocking.
+        directory.block(&user("ann"), &user("cid")).await.unwrap();
+    }
+
+    async fn who_is_deleted_is_in_nobodys_list(store: Arc<dyn Store>) {
+        let directory = directory_of(store, &["ann", "bob", "cid"]).await;
+        let (ann, bob, cid) = (user("ann"), user("bob"), user("cid"));
+        directory.befriend(&ann, &bob).await.unwrap();
+        directory.block(&ann, &cid).await.unwrap();
+        directory.forget_friends(&ann).await.unwrap();
+        assert_eq!(is(&directory, "ann", "bob").await, (None, None));
+        assert_eq!(is(&directory, "ann", "cid").await, (None, None));
+    }
+}

@@ -114,3 +114,55 @@ fn check_id(id: &str) -> Result<()> {
     let message = format!("a group's id is 1 to {ID_LIMIT} of A-Z, a-z, 0-9, '-', '_', '.'");
     Err(DirectoryError::Invalid(message))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::directory::{
+        fixture::{all, directory_of, user},
+        store::{Store, contract::on_every_store},
+    };
+
+    on_every_store!(a_group_is_its_owners_alone a_group_has_bounds);
+
+    fn group(id: &str, users: &[&str]) -> Group {
+        Group { id: id.into(), name: "Family".into(), users: users.iter().map(|name| user(name)).collect() }
+    }
+
+    async fn a_group_is_its_owners_alone(store: Arc<dyn Store>) {
+        let directory = directory_of(store, &["ann", "bob"]).await;
+        let (ann, bob) = (user("ann"), user("bob"));
+        let (written, is_new) = directory.put_group(&ann, group("g", &["cid", "bob", "cid"])).await.unwrap();
+        assert!(is_new);
+        assert_eq!(written.users, [user("bob"), user("cid")]);
+        assert!(!directory.put_group(&ann, group("g", &[])).await.unwrap().1);
+        assert_eq!(directory.groups(&ann, all()).await.unwrap().items.len(), 1);
+        let missing = DirectoryError::NotFound("group");
+        assert_eq!(directory.group(&bob, "g").await, Err(missing.clone()));
+        assert_eq!(directory.delete_group(&bob, "g").await, Err(missing.clone()));
+        directory.delete_group(&ann, "g").await.unwrap();
+        assert_eq!(directory.group(&ann, "g").await, Err(missing));
+        directory.put_group(&ann, group("h", &[])).await.unwrap();
+        directory.forget_groups(&ann).await.unwrap();
+        assert_eq!(directory.groups(&ann, all()).await.unwrap().items, []);
+    }
+
+    async fn a_group_has_bounds(store: Arc<dyn Store>) {
+        let directory = directory_of(store, &["ann"]).await;
+        let many: Vec<String> = (0..=GROUP_USERS).map(|n| format!("u{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let long = "x".repeat(65);
+        for bad in [group("g", &many), group("", &[]), group("a/b", &[]), group(&long, &[])] {
+            let refused = directory.put_group(&user("ann"), bad).await;
+            assert!(matches!(refused, Err(DirectoryError::Invalid(_))), "{refused:?}");
+        }
+        for n in 0..100 {
+            directory.put_group(&user("ann"), group(&format!("g{n}"), &[])).await.unwrap();
+        }
+        let full = directory.put_group(&user("ann"), group("more", &[])).await;
+        assert!(matches!(full, Err(DirectoryError::LimitReached(_))));
+        directory.put_group(&user("ann"), group("g1", &["bob"])).await.unwrap();
+    }
+}

@@ -18,6 +18,8 @@ mod cursor;
 mod device;
 mod error;
 mod expiry;
+#[cfg(test)]
+mod fixture;
 mod friend;
 mod group;
 mod hearing;
