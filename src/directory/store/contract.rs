@@ -89,6 +89,7 @@ on_every_store!(
     two_entries_that_change_together_are_never_seen_apart
     of_many_who_claim_a_name_one_gets_it
     two_who_each_expect_what_the_other_writes_do_not_both_succeed
+    many_who_expect_one_entry_and_leave_it_as_it_is_all_succeed
     a_version_never_comes_back
     several_are_given_in_the_order_asked_for
     a_scan_gives_keys_in_order_and_keeps_to_its_prefix
@@ -310,6 +311,23 @@ async fn two_who_each_expect_what_the_other_writes_do_not_both_succeed(store: Ar
             assert!(matches!(outcome, Ok(()) | Err(CommitError::Conflict)), "{outcome:?}");
         }
     }
+}
+
+async fn many_who_expect_one_entry_and_leave_it_as_it_is_all_succeed(store: Arc<dyn Store>) {
+    put(&*store, "rules", "1").await;
+    let rules = version(&*store, "rules").await;
+    let commits = (0..24).map(|n| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            let name = format!("new{n}");
+            let commit = Commit::new().expect(key("rules"), rules).expect(key("ban"), None);
+            store.commit(commit.expect(key(&name), None).put(key(&name), "1")).await
+        })
+    });
+    for done in join_all(commits).await {
+        assert_eq!(done.unwrap(), Ok(()));
+    }
+    assert_eq!(version(&*store, "rules").await, rules);
 }
 
 async fn a_version_never_comes_back(store: Arc<dyn Store>) {

@@ -204,6 +204,9 @@ fn process(at: usize, port: &Port, program: &Path) -> Process {
             "log=(file_max=2MB,prealloc=false)",
             "--setParameter",
             "diagnosticDataCollectionEnabled=false",
+            // What has expired goes within a second, where it would take a minute.
+            "--setParameter",
+            "ttlMonitorSleepSecs=1",
             // It begins to write back at a twentieth of this.
             "--wiredTigerCacheSizeGB",
             "4",

@@ -82,7 +82,8 @@ impl Writer {
         requests: mpsc::Receiver<Request>,
         version: u64,
     ) -> Self {
-        let next_sweep = Instant::now() + SWEEP_INTERVAL;
+        // What expired while it was closed goes first.
+        let next_sweep = Instant::now();
         Self { shared, folder, requests, version, next_sweep, failure: None, pause: RETRY_PAUSE }
     }
 

@@ -24,7 +24,7 @@ use ::mongodb::{
     action::Find,
     bson::{Document, doc},
     error::Error,
-    options::{CollectionOptions, IndexOptions, ReadConcern, ReturnDocument},
+    options::{CollectionOptions, Hint, IndexOptions, ReadConcern, ReturnDocument},
 };
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio::{
@@ -118,7 +118,9 @@ impl MongoDb {
     ) -> Result<Vec<(Key, Entry)>, StoreError> {
         let mut tries = 0;
         loop {
-            let found = options(self.entries.find(filter.clone())).read_concern(ReadConcern::snapshot());
+            let found = options(self.entries.find(filter.clone()))
+                .hint(by_key())
+                .read_concern(ReadConcern::snapshot());
             match collect(found).await {
                 Err(error) if mongodb::code(&error) == Some(SNAPSHOT_UNAVAILABLE) && tries < TRIES => {
                     tries += 1;
@@ -178,11 +180,11 @@ impl MongoDb {
         loop {
             let done = match step.write(SystemTime::now()) {
                 Write::Update { filter, update, upsert } => {
-                    let write = self.entries.replace_one(filter, update).upsert(upsert);
+                    let write = self.entries.replace_one(filter, update).upsert(upsert).hint(by_key());
                     write.await.map(|done| done.matched_count + u64::from(done.upserted_id.is_some()))
                 }
                 Write::Delete { filter } => {
-                    self.entries.delete_one(filter).await.map(|done| done.deleted_count)
+                    self.entries.delete_one(filter).hint(by_key()).await.map(|done| done.deleted_count)
                 }
             };
             match done {
@@ -215,6 +217,10 @@ impl Store for MongoDb {
     fn commit<'a>(&'a self, commit: Commit) -> BoxFuture<'a, Result<(), CommitError>> {
         self.do_commit(commit).boxed()
     }
+}
+
+fn by_key() -> Hint {
+    Hint::Keys(record::by_key())
 }
 
 async fn collect(find: Find<'_, Document>) -> Result<Vec<Document>, Error> {

@@ -53,6 +53,11 @@ pub(super) fn decode(mut document: Document) -> Result<(Key, Entry), StoreError>
     Ok((key, Entry { value: Bytes::from(binary.bytes), version, expires }))
 }
 
+/// The index that every query walks. The server might take the one of the expiries else, where few have one.
+pub(super) fn by_key() -> Document {
+    doc! { KEY: 1 }
+}
+
 pub(super) fn at(key: &Key) -> Document {
     doc! { KEY: key.as_str() }
 }
@@ -77,14 +82,12 @@ pub(super) fn expired(key: &Key, now: SystemTime) -> Document {
 
 /// MongoDB compares strings by their bytes, as the other stores do.
 pub(super) fn within(scan: &Scan, now: SystemTime) -> Document {
-    let mut range = doc! { "$gte": scan.prefix.as_str(), "$lt": end(scan.prefix.as_str()) };
-    let mut conditions = vec![];
+    let range = doc! { "$gte": scan.prefix.as_str(), "$lt": end(scan.prefix.as_str()) };
+    let mut conditions = vec![doc! { KEY: range, EXPIRES: live(now) }];
     if let Some(after) = &scan.after {
         let behind = if scan.backward { "$lt" } else { "$gt" };
         conditions.push(doc! { KEY: { behind: after.as_str() } });
     }
-    conditions.push(doc! { KEY: std::mem::take(&mut range) });
-    conditions.push(doc! { EXPIRES: live(now) });
     doc! { "$and": conditions }
 }
 

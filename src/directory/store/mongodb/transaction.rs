@@ -14,6 +14,7 @@ use super::{
     super::{CommitError, StoreError},
     failed,
     plan::{Plan, Write},
+    record,
 };
 use crate::mongodb::{self, DUPLICATE_KEY, majority, primary};
 
@@ -98,11 +99,12 @@ async fn write(
     for step in plan.iter() {
         match step.write(now) {
             Write::Update { filter, update, upsert } => {
-                updates.push(step.bytes(), doc! { "q": filter, "u": update, "upsert": upsert });
+                let update = doc! { "q": filter, "u": update, "upsert": upsert, "hint": record::by_key() };
+                updates.push(step.bytes(), update);
             }
             Write::Delete { filter } => {
                 let batch = if step.is_conditional() { &mut deletes } else { &mut unconditional };
-                batch.push(step.bytes(), doc! { "q": filter, "limit": 1 });
+                batch.push(step.bytes(), doc! { "q": filter, "limit": 1, "hint": record::by_key() });
             }
         }
     }
