@@ -35,7 +35,7 @@ NOT_HERE = ["connect", "poll", "drain"]
 # These end what the other calls of the same user live on; the run that names no user has them.
 ENDS_THE_CALLER = ["logout", "userDelete", "userDeactivate", "userRevoke", "passwordChange", "deviceRemove"]
 # In these places there is something, so that calls get further than to 404.
-PLACES = {"user": "ann", "other": "bob", "channel": "chat:team", "app": "shop"}
+PLACES = {"user": "ann", "other": "bob", "channel": "chat:team", "app": "shop", "member": "bob", "group": "family"}
 
 
 class Api:
