@@ -27,9 +27,9 @@ const POLICIES_LIMIT: usize = 1024;
 pub(super) const MAX_NAME: usize = 128;
 
 /// Tables in which an app's entries are, under its id.
-const TABLES: [&str; 14] = [
-    "app-key", "user", "name", "seen", "device", "login", "friend", "group", "channel", "member", "mine",
-    "once", "hook", "dead",
+const TABLES: [&str; 17] = [
+    "app-key", "user", "name", "seen", "device", "login", "friend", "group", "channel", "member", "mine", "answer",
+    "hook", "hook-line", "hook-mark", "hook-since", "dead",
 ];
 
 /// One app.

@@ -96,6 +96,11 @@ impl Device {
 }
 
 impl DeviceChange {
+    /// Whether it can be said of a device at all.
+    pub(super) fn check(&self) -> Result<()> {
+        self.apply(&mut Device::new(&DeviceId::random()))
+    }
+
     fn apply(&self, device: &mut Device) -> Result<()> {
         for (field, change, target) in [
             ("name", &self.name, &mut device.name),

@@ -158,6 +158,9 @@ impl Directory {
         if !is_backend && new.password.is_none() {
             return Err(DirectoryError::Invalid("`password` is missing".into()));
         }
+        if let Some(device) = &new.device {
+            device.is.check()?;
+        }
         // Before the hash, which costs much more.
         if self.store.get(&User::key(user)).await?.is_some() {
             return Err(DirectoryError::AlreadyExists("user"));

@@ -8,6 +8,8 @@
 //! Invariant: no vendor, no transport, no HTTP. Who may ask for something is checked by the caller of a room, unless it
 //! depends on what the room keeps (a member's role): then here, in the same commit.
 
+#[cfg(test)]
+mod account_tests;
 mod actor;
 mod answer;
 mod api_key;
@@ -20,6 +22,7 @@ mod error;
 mod expiry;
 #[cfg(test)]
 mod fixture;
+mod farewell;
 mod friend;
 mod group;
 mod hearing;

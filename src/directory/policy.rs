@@ -7,7 +7,11 @@ use serde_json::Value;
 use xpush_protocol::Namespace;
 
 use super::{DirectoryError, Result};
-use crate::{auth::JwkSet, namespace::Access};
+use crate::{
+    auth::JwkSet,
+    namespace::Access,
+    webhook::{self, Webhook},
+};
 
 /// Seconds of an access token: what was taken back is checked with every use all the same, so it need not be short
 /// for that; but it is written down in more places than a refresh token.
@@ -46,7 +50,7 @@ pub struct AppPolicy {
     pub origins: Option<Vec<String>>,
     /// Whom the server calls.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub webhooks: Vec<Value>,
+    pub webhooks: Vec<Webhook>,
     /// Whose tokens are taken, beside our own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub issuers: Vec<Issuer>,
@@ -168,9 +172,18 @@ impl AppPolicy {
                 (value, _) => whole[&field] = value,
             }
         }
-        let policy: Self = strict(whole, "policy")?;
+        let mut policy: Self = strict(whole, "policy")?;
         policy.check()?;
+        let given = std::mem::take(&mut policy.webhooks);
+        policy.webhooks = webhook::accept(given, &self.webhooks)
+            .map_err(|refused| DirectoryError::Invalid(refused.message))?;
         Ok(policy)
+    }
+
+    /// As an operator sees it: without the webhooks' secrets.
+    #[must_use]
+    pub fn shown(&self) -> Self {
+        Self { webhooks: webhook::shown(&self.webhooks), ..self.clone() }
     }
 
     fn check(&self) -> Result<()> {
@@ -185,10 +198,7 @@ impl AppPolicy {
             }
         }
         let origins = self.origins.as_deref().unwrap_or_default();
-        if self.namespaces.len() > MAX_LISTED
-            || origins.len() > MAX_LISTED
-            || self.webhooks.len() > MAX_LISTED
-        {
+        if self.namespaces.len() > MAX_LISTED || origins.len() > MAX_LISTED {
             return invalid(format!("`policy` has a list of more than {MAX_LISTED}"));
         }
         for origin in origins {

@@ -292,8 +292,10 @@ impl Directory {
         text: &str,
         query: PageQuery,
     ) -> Result<Page<Profile>> {
-        if text.trim().is_empty() || text.len() > MAX_QUERY {
-            return Err(DirectoryError::Invalid(format!("`q` has 1 to {MAX_QUERY} bytes")));
+        if text.trim().is_empty() || text.len() > MAX_QUERY || text.chars().any(char::is_control) {
+            return Err(DirectoryError::Invalid(format!(
+                "`q` has 1 to {MAX_QUERY} bytes, and no control characters"
+            )));
         }
         match field {
             SearchField::User => {

@@ -111,6 +111,20 @@ impl FromRequestParts<Api> for Caller {
     }
 }
 
+/// Who is calling where anybody may: nobody, unless a credential is shown.
+pub(super) struct Visitor(pub(super) Option<Caller>);
+
+impl FromRequestParts<Api> for Visitor {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        if !parts.headers.contains_key(header::AUTHORIZATION) {
+            return Ok(Self(None));
+        }
+        Caller::from_request_parts(parts, api).await.map(Some).map(Self)
+    }
+}
+
 /// In which app an operator wants to act.
 const APP_HEADER: &str = "x-xpush-app";
 

@@ -9,15 +9,18 @@ mod api;
 mod apps;
 mod contacts;
 mod conversations;
+mod devices;
 mod extract;
 mod health;
 mod idempotency;
 mod messages;
+mod logins;
 mod nodes;
 mod notices;
 mod openapi;
 mod page;
 mod problem;
+mod secret;
 pub mod server;
 mod webhooks;
 
@@ -34,6 +37,7 @@ use xpush_transports::Origins;
 
 pub use access::PeerAddress;
 pub use problem::Problem;
+use secret::Secret;
 
 use crate::{
     membership::Roles,
@@ -83,6 +87,8 @@ pub fn router(api: Api) -> Router {
             .route("/v1/channels/{channel}/presence", get(api::presence))
             .merge(apps::routes())
             .merge(accounts::routes())
+            .merge(logins::routes())
+            .merge(devices::routes())
             .merge(contacts::routes())
             .merge(conversations::routes())
             .merge(messages::routes())
