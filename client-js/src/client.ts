@@ -168,12 +168,29 @@ export class Client extends Emitter<ClientEvents> {
     },
     publish: async (channel, data, options) => {
       if (this.currentState === "closed") throw new ClosedError(4000, "closed");
-      const message_id = options.messageId ?? randomId();
-      return this.queue.push({ id: this.nextId(), channel, message_id, ...event(options.event), ...payload(data) });
+      const { messageId = randomId(), replyTo, mentions, expiresIn } = options;
+      return this.queue.push({
+        id: this.nextId(),
+        channel,
+        message_id: messageId,
+        ...event(options.event),
+        ...(replyTo !== undefined && { reply_to: replyTo }),
+        ...(mentions && { mentions }),
+        ...(expiresIn !== undefined && { expires_in: expiresIn }),
+        ...payload(data),
+      });
     },
     cast: (channel, data, name) => {
       const publish: wire.Publish = { id: 0, channel, ...event(name), ...payload(data) };
       this.connector.connection?.sendLossy({ publish });
+    },
+    signal: (channel, name, data) => {
+      const signal: wire.Signal = { id: 0, channel, event: name, ...(data !== undefined && { data }) };
+      this.connector.connection?.send({ signal });
+    },
+    mark: async (kind, channel, offset) => {
+      const id = this.nextId();
+      await this.ask(id, { [kind]: { id, channel, offset } } as wire.ClientFrame, true);
     },
     history: async (channel, options) => {
       const id = this.nextId();
@@ -339,6 +356,9 @@ export class Client extends Emitter<ClientEvents> {
     else if ("occupancy" in frame) this.toChannel(frame.occupancy.channel, frame, lane);
     else if ("gap" in frame) this.toChannel(frame.gap.channel, frame, lane);
     else if ("lag" in frame) this.toChannel(frame.lag.channel, frame, lane);
+    else if ("signal" in frame) this.toChannel(frame.signal.channel, frame, lane);
+    else if ("receipt" in frame) this.toChannel(frame.receipt.channel, frame, lane);
+    else if ("done" in frame) this.requests.answered(frame.done.id, frame);
     else if ("history" in frame) this.requests.answered(frame.history.id, frame);
     else if ("presence" in frame) this.requests.answered(frame.presence.id, frame);
     else if ("sent" in frame) this.requests.answered(frame.sent.id, frame);

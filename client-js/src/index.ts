@@ -15,6 +15,7 @@ export { XpushError } from "./errors/xpush-error.js";
 export type { HistoryPage, Message, PresenceList, Publication } from "./message.js";
 export type { ClientOptions, WireFactory } from "./options.js";
 export type {
+  ChannelSignal,
   Cursor,
   ErrorCode,
   Gap,
@@ -23,6 +24,7 @@ export type {
   Leave,
   Member,
   Occupancy,
+  Receipt,
   Subscribed,
   Target,
   Unsubscribed,

@@ -466,6 +466,68 @@ test("what is worth nothing later goes as a datagram, and nowhere without a wire
   ]);
 });
 
+test("signals and receipts come by name, and a signal goes nowhere without a wire", async () => {
+  const client = connect();
+  const channel = client.channel("room:a");
+  channel.signal("typing");
+  await Promise.all([channel.subscribe(), net.pass(50)]);
+  const heard: unknown[] = [];
+  channel.on("signal", ({ event, user, data }) => heard.push([event, user, data]));
+  channel.on("receipt", ({ user, read }) => heard.push([user, read]));
+  channel.signal("typing");
+  channel.signal("pointer", { x: 1 });
+  await net.pass(10);
+  assert.deepEqual(net.live.of("signal"), [
+    { id: 0, channel: "room:a", event: "typing" },
+    { id: 0, channel: "room:a", event: "pointer", data: { x: 1 } },
+  ]);
+  net.live.frame({ signal: { channel: "room:a", event: "typing", session: "s", user: "bob" } });
+  net.live.frame({ receipt: { channel: "room:a", user: "bob", read: 3 } });
+  assert.deepEqual(heard, [["typing", "bob", undefined], ["bob", 3]]);
+});
+
+test("a cursor that was marked when the wire broke is marked over the next", async () => {
+  const client = connect();
+  await net.pass(50);
+  net.deaf = "read";
+  const marked = client.channel("room:a").markRead(7);
+  await net.pass(10);
+  net.deaf = undefined;
+  net.live.ends();
+  await net.pass(1000);
+  await marked;
+  assert.deepEqual(net.live.of("read").map(({ channel, offset }) => [channel, offset]), [["room:a", 7]]);
+  await Promise.all([client.channel("room:b").markReceived(9), net.pass(10)]);
+  assert.deepEqual(net.live.of("received").map(({ channel, offset }) => [channel, offset]), [["room:b", 9]]);
+});
+
+test("a message says what it answers, whom it names and when it is over", async () => {
+  const client = connect();
+  await net.pass(50);
+  const options = { messageId: "m", replyTo: 3, mentions: ["bob"], expiresIn: 1_000 };
+  await Promise.all([client.channel("room:a").publish(1, options), client.channel("room:a").publish(2), net.pass(10)]);
+  const [first, second] = net.live.of("publish");
+  assert.deepEqual([first?.message_id, first?.reply_to, first?.mentions, first?.expires_in], ["m", 3, ["bob"], 1_000]);
+  assert.deepEqual([second?.reply_to, second?.mentions, second?.expires_in], [undefined, undefined, undefined]);
+});
+
+test("a client that is thrown out knows why", async () => {
+  for (const [closeCode, code] of [
+    [4504, "revoked"],
+    [4505, "signed_in_elsewhere"],
+    [4503, "closed"],
+  ] as const) {
+    const client = connect();
+    await net.pass(50);
+    const errors: Error[] = [];
+    client.on("error", (error) => errors.push(error));
+    net.live.ends(closeCode);
+    await net.pass(50);
+    assert.deepEqual(errors.map((error) => (error as ClosedError).code), [code]);
+    assert.equal(client.state, "closed");
+  }
+});
+
 test("a page that comes into sight or online looks at once whether its wire stands", async (t) => {
   const page = Object.assign(new EventTarget(), { visibilityState: "visible" });
   const globals: Record<string, unknown> = { document: page, navigator: {}, addEventListener: () => {}, removeEventListener: () => {} };

@@ -208,7 +208,9 @@ export class FakeNet {
       const { id, channel } = frame.history;
       const publications = this.log.get(channel) ?? [];
       wire.frame({ history: { id, channel, publications, top: { epoch: this.epoch, offset: publications.length } } });
-    } else if ("send" in frame) wire.frame({ sent: { id: frame.send.id, sessions: 1 } });
+    } else if ("read" in frame) wire.frame({ done: { id: frame.read.id } });
+    else if ("received" in frame) wire.frame({ done: { id: frame.received.id } });
+    else if ("send" in frame) wire.frame({ sent: { id: frame.send.id, sessions: 1 } });
   }
 
   private connect(wire: FakeWire, { id, state, subscriptions }: wire.Connect): void {

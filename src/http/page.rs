@@ -26,6 +26,7 @@ const ASSETS: &[(&str, &str, &[u8])] = &[
     asset!("/style.css", "text/css; charset=utf-8", "demo/style.css"),
     asset!("/app.js", "text/javascript; charset=utf-8", "demo/app.js"),
     asset!("/xpush.js", "text/javascript; charset=utf-8", "xpush.js"),
+    asset!("/xpush-platform.js", "text/javascript; charset=utf-8", "xpush-platform.js"),
     asset!("/xpush.classic.js", "text/javascript; charset=utf-8", "xpush.classic.js"),
 ];
 

@@ -19,6 +19,10 @@ export interface ChannelEvents {
     /** The subscription is live, for the first time or again. */
     subscribed: wire.Subscribed;
     unsubscribed: wire.Unsubscribed;
+    /** Somebody's signal: something of use now or not at all, as that they are writing. */
+    signal: wire.ChannelSignal;
+    /** How far a member has come: a later one never says less. */
+    receipt: wire.Receipt;
     /** The server refused the subscription. Those that may succeed later are tried again. */
     error: CommandError;
 }
@@ -33,6 +37,12 @@ export interface PublishOptions {
     event?: string;
     /** An id of the application's own: published again with the same one, the message stands once in the log. */
     messageId?: string;
+    /** The offset of the message that it answers. */
+    replyTo?: number;
+    /** Users who are named in it: they are told, in their inbox, though they have silenced the channel. At most 20. */
+    mentions?: string[];
+    /** Milliseconds after which the message is gone. */
+    expiresIn?: number;
 }
 export interface HistoryOptions {
     /** Forward: the page begins behind it. Backward: it ends before it. Absent: at the oldest, or at the newest. */
@@ -49,6 +59,8 @@ export interface ChannelLink {
     unsubscribe(name: string): Promise<void>;
     publish(name: string, data: unknown, options: PublishOptions): Promise<wire.Cursor>;
     cast(name: string, data: unknown, event: string | undefined): void;
+    signal(name: string, event: string, data: unknown): void;
+    mark(kind: "read" | "received", name: string, offset: number): Promise<void>;
     history(name: string, options: HistoryOptions): Promise<HistoryPage>;
     presence(name: string): Promise<PresenceList>;
     /** Ends the wire; the next one has nothing late of this one. */
@@ -95,6 +107,12 @@ export declare class Channel extends Emitter<ChannelEvents> implements AsyncIter
      * wire has them. For channels of retention `none`.
      */
     cast(data: unknown, options?: Pick<PublishOptions, "event">): void;
+    /** Tells everybody who is in the channel now: kept nowhere, without an answer, and not sent again. */
+    signal(event: string, data?: unknown): void;
+    /** The user has read the channel up to here, on whichever device. It never goes back. */
+    markRead(offset: number): Promise<void>;
+    /** This device has the channel up to here. It never goes back. */
+    markReceived(offset: number): Promise<void>;
     /** One page of the channel's log; the page's `next` is the cursor of the next one. */
     history(options?: HistoryOptions): Promise<HistoryPage>;
     /** Who is in the channel now. */

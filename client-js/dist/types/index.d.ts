@@ -14,5 +14,5 @@ export { WireError } from "./errors/wire-error.js";
 export { XpushError } from "./errors/xpush-error.js";
 export type { HistoryPage, Message, PresenceList, Publication } from "./message.js";
 export type { ClientOptions, WireFactory } from "./options.js";
-export type { Cursor, ErrorCode, Gap, Join, Lag, Leave, Member, Occupancy, Subscribed, Target, Unsubscribed, } from "./wire.js";
+export type { ChannelSignal, Cursor, ErrorCode, Gap, Join, Lag, Leave, Member, Occupancy, Receipt, Subscribed, Target, Unsubscribed, } from "./wire.js";
 export type { Lane, Wire, WireEnd, WireEvents, WireKind } from "./wires/wire.js";

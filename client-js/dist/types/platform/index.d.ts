@@ -1,0 +1,13 @@
+export { ApiError } from "./api-error.js";
+export type { Channels } from "./channels.js";
+export type { Devices } from "./devices.js";
+export type { Friends } from "./friends.js";
+export type { Groups } from "./groups.js";
+export { Inbox, inboxOf } from "./inbox.js";
+export type { Me } from "./me.js";
+export { Platform } from "./platform.js";
+export type { PlatformEvents, PlatformOptions } from "./platform.js";
+export { LocalStore, MemoryStore } from "./token-store.js";
+export type { Session, TokenStore } from "./token-store.js";
+export type * from "./types.js";
+export type { Users } from "./users.js";
