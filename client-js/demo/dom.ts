@@ -17,6 +17,40 @@ export function make<K extends keyof HTMLElementTagNameMap>(
   return element;
 }
 
+/** Shows the page's template of this name, and nothing else. */
+export function mount(template: string): void {
+  byId("view").replaceChildren(byId<HTMLTemplateElement>(template).content.cloneNode(true));
+}
+
+/** One of the page's symbols. */
+export function icon(name: string): SVGElement {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+  use.setAttribute("href", `#i-${name}`);
+  svg.setAttribute("aria-hidden", "true");
+  svg.setAttribute("class", "i");
+  svg.append(use);
+  return svg;
+}
+
+/** A button that says what it does, whether its face is a word or a symbol. */
+export function button(className: string, label: string, face: string | Node, click: () => void): HTMLButtonElement {
+  const element = make("button", className);
+  element.type = "button";
+  element.append(face);
+  if (face !== label) {
+    element.setAttribute("aria-label", label);
+    element.title = label;
+  }
+  element.addEventListener("click", click);
+  return element;
+}
+
+/** What went wrong, for a person. */
+export function reason(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
 /** A coloured square with somebody's initials. */
 export function avatar(name: string, key: string): HTMLElement {
   const element = make("span", "avatar");

@@ -1,4 +1,4 @@
-// The demo page, as two people and a prying third see it.
+// The open rooms of the demo page, as two people and a prying third see them.
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
@@ -55,8 +55,8 @@ async function say(page, text) {
 const reads = (page, text) => until(`"${text}" is read`, async () => (await texts(page)).includes(text));
 
 test("two pages talk over WebTransport, and see each other come, write and go", async () => {
-  const ada = await person("Ada", { hash: "#talk" });
-  const bob = await person("Bob", { hash: "#talk" });
+  const ada = await person("Ada", { hash: "#room/talk" });
+  const bob = await person("Bob", { hash: "#room/talk" });
   await until("both use WebTransport", async () => {
     const wires = await Promise.all([ada, bob].map((page) => page.evaluate(() => document.documentElement.dataset.wire)));
     return wires.every((wire) => wire === "webtransport");
@@ -83,7 +83,7 @@ test("two pages talk over WebTransport, and see each other come, write and go", 
 });
 
 test("what was said is there after kill -9, a new start and a reload", async () => {
-  const ada = await person("Ada", { hash: "#kept" });
+  const ada = await person("Ada", { hash: "#room/kept" });
   for (let n = 1; n <= 60; n++) await say(ada, `message ${n}`);
   await until("all are acknowledged", async () => (await ada.locator("#log .pending").count()) === 0);
   await server.kill();
@@ -105,12 +105,12 @@ test("what was said is there after kill -9, a new start and a reload", async () 
 
 test("names and texts can't inject markup", async () => {
   const evil = `<img src=x onerror="alert(1)"><script>alert(2)</script>`;
-  const ada = await person("Ada", { hash: "#evil" });
-  const eve = await person(evil.slice(0, 40), { hash: `#evil` });
+  const ada = await person("Ada", { hash: "#room/evil" });
+  const eve = await person(evil.slice(0, 40), { hash: "#room/evil" });
   await say(eve, evil);
   await reads(ada, evil);
   const rooms = await eve.evaluate(() => {
-    location.hash = encodeURIComponent("<b>bold</b>");
+    location.hash = `room/${encodeURIComponent("<b>bold</b>")}`;
     return new Promise((resolve) => addEventListener("hashchange", () => resolve(document.getElementById("rooms").innerHTML), { once: true }));
   });
   assert.ok(!rooms.includes("<b>"));
@@ -131,8 +131,8 @@ test("names and texts can't inject markup", async () => {
 });
 
 test("a wire can be forced with the keyboard, and talk goes on", async () => {
-  const ada = await person("Ada", { hash: "#forced" });
-  const bob = await person("Bob", { hash: "#forced" });
+  const ada = await person("Ada", { hash: "#room/forced" });
+  const bob = await person("Bob", { hash: "#room/forced" });
   const wire = (kind) => until(`${kind} is used`, () => ada.evaluate((kind) => document.documentElement.dataset.wire === kind, kind));
   await ada.focus("#switch input[value=auto]");
   for (const kind of ["webtransport", "websocket", "longpoll"]) {
@@ -149,7 +149,7 @@ test("a wire can be forced with the keyboard, and talk goes on", async () => {
 });
 
 test("rooms are apart, and kept", async () => {
-  const ada = await person("Ada", { hash: "#one" });
+  const ada = await person("Ada", { hash: "#room/one" });
   await say(ada, "in one");
   await reads(ada, "in one");
   await ada.fill("#room-name", "two rooms");
@@ -158,7 +158,7 @@ test("rooms are apart, and kept", async () => {
   await until("it is empty", async () => (await texts(ada)).length === 0);
   await ada.reload();
   assert.equal(await ada.textContent("#room-title"), "two-rooms");
-  await ada.click('#rooms a[href="#one"]');
+  await ada.click('#rooms a[href="#room/one"]');
   await reads(ada, "in one");
   await ada.fill("#room-name", "<>");
   await ada.press("#room-name", "Enter");
@@ -166,7 +166,7 @@ test("rooms are apart, and kept", async () => {
 });
 
 test("it fits a phone, and its panels open and close", async () => {
-  const ada = await person("Ada", { viewport: { width: 360, height: 700 }, hasTouch: true, isMobile: true, hash: "#phone" });
+  const ada = await person("Ada", { viewport: { width: 360, height: 700 }, hasTouch: true, isMobile: true, hash: "#room/phone" });
   const wide = () => ada.evaluate(() => document.documentElement.scrollWidth > innerWidth);
   await say(ada, `long${"x".repeat(300)}`);
   assert.equal(await wide(), false);
@@ -194,6 +194,7 @@ test("the page's policy lets nothing in, and its answers are what was built", as
     ["/style.css", /text\/css/],
     ["/app.js", /javascript/],
     ["/xpush.js", /javascript/],
+    ["/xpush-platform.js", /javascript/],
   ]) {
     const answer = await fetch(server.url + path);
     assert.equal(answer.status, 200, path);

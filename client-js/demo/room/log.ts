@@ -1,5 +1,5 @@
 import type { Publication } from "@xpush/client";
-import { avatar, byId, make } from "./dom.js";
+import { avatar, byId, make } from "../dom.js";
 import { shown, type Identity } from "./identity.js";
 
 /** Messages that stay on the page; older ones are a click away. */

@@ -1,3 +1,5 @@
+import { randomText, read, write } from "../storage.js";
+
 const ADJECTIVES = ["Quiet", "Bright", "Swift", "Gentle", "Bold", "Merry", "Clever", "Sunny", "Brave", "Calm"];
 const ANIMALS = ["Otter", "Heron", "Fox", "Lynx", "Wren", "Hare", "Owl", "Seal", "Finch", "Badger"];
 
@@ -28,27 +30,6 @@ export class Identity {
 /** Text from somebody else's message, whatever they sent. */
 export function shown(value: unknown, otherwise: string): string {
   return typeof value === "string" && value.trim() ? value.trim().slice(0, NAME_LENGTH) : otherwise;
-}
-
-export function read(key: string): string | undefined {
-  try {
-    return localStorage.getItem(key) ?? undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-export function write(key: string, value: string): string {
-  try {
-    localStorage.setItem(key, value);
-  } catch {
-    // A page without storage forgets; nothing else changes.
-  }
-  return value;
-}
-
-export function randomText(): string {
-  return Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 function pick(list: readonly string[]): string {

@@ -1,5 +1,5 @@
 import type { Member } from "@xpush/client";
-import { avatar, byId, make } from "./dom.js";
+import { avatar, byId, make } from "../dom.js";
 
 /** People that are listed by name; more are a number. */
 const LISTED = 100;

@@ -1,4 +1,4 @@
-import { byId } from "./dom.js";
+import { byId } from "../dom.js";
 
 /** Milliseconds between two signs of one's own typing. */
 const EVERY = 2_000;

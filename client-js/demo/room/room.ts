@@ -1,6 +1,7 @@
 import type { Channel, Client, Cursor, Publication } from "@xpush/client";
-import { byId } from "./dom.js";
-import { randomText, shown, type Identity } from "./identity.js";
+import { byId } from "../dom.js";
+import { randomText } from "../storage.js";
+import { shown, type Identity } from "./identity.js";
 import type { Log } from "./log.js";
 import type { Meter } from "./meter.js";
 import type { People } from "./people.js";

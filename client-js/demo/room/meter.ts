@@ -1,4 +1,4 @@
-import { byId } from "./dom.js";
+import { byId } from "../dom.js";
 
 /** Seconds that the curve shows. */
 const SPAN = 60;
@@ -11,9 +11,14 @@ export class Meter {
   private readonly rates: number[] = new Array<number>(SPAN).fill(0);
   private readonly spark = byId<SVGElement>("spark");
 
+  private readonly timer = setInterval(() => this.tick(), 1000);
+
   constructor() {
-    setInterval(() => this.tick(), 1000);
     this.draw();
+  }
+
+  stop(): void {
+    clearInterval(this.timer);
   }
 
   out(): void {
