@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use xpush::auth::Claims;
-use xpush_protocol::UserId;
+use xpush_protocol::{AppId, UserId};
 
 use super::{ConfigFlags, config, print};
 
@@ -22,6 +22,9 @@ pub(crate) struct TokenArgs {
     /// Whose token it is
     #[arg(long)]
     user: UserId,
+    /// The app that it is of; the configuration has a key for it
+    #[arg(long, default_value_t)]
+    app: AppId,
     /// PATTERN=PERMISSION,… of subscribe, publish, history, presence, send; several times; none: everything
     #[arg(long = "channel", value_name = "PATTERN=PERMISSIONS")]
     channels: Vec<String>,
@@ -48,7 +51,7 @@ pub(crate) fn run(args: &TokenArgs) -> anyhow::Result<ExitCode> {
     let expires = until.duration_since(UNIX_EPOCH)?.as_secs();
     let claims = serde_json::json!({ "sub": args.user, "exp": expires, "channels": channels });
     let claims: Claims = serde_json::from_value(claims).context("the permissions are not known")?;
-    let signer = config::load(&args.config, vec![])?.signer()?;
+    let signer = config::load(&args.config, vec![])?.signer(&args.app)?;
     print(signer.sign(&claims)?)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use xpush_protocol::AppId;
 use xpush_transports as transports;
 
 use super::{BackendKey, Config, ConfigError, NamespaceSection, Origins, RetentionKind, TokenKey};
@@ -55,15 +56,21 @@ impl Config {
         Ok(Access { auth, dev_keys })
     }
 
-    /// What signs tokens that this server takes: the development key, or the first secret that is configured.
-    pub fn signer(&self) -> Result<Signer, ConfigError> {
-        if self.is_development() {
+    /// What signs tokens of this app that this server takes: the development key, or the first secret that is configured
+    /// for it.
+    pub fn signer(&self, app: &AppId) -> Result<Signer, ConfigError> {
+        if self.is_development() && app.is_default() {
             return self.dev_keys()?.signer().map_err(|error| ConfigError::DevKeys(error.to_string()));
         }
-        let secret = self.auth.keys.iter().find_map(|key| Some((key, key.secret.as_ref()?)));
+        let keys = self.auth.keys.iter().filter(|key| key.app == *app);
+        let secret = keys.clone().find_map(|key| Some((key, key.secret.as_ref()?)));
         let (key, secret) = secret.ok_or_else(|| ConfigError::Rule {
             key: "auth.keys".into(),
-            problem: "has public keys only; to sign a token, the private key must be given".into(),
+            problem: if keys.count() == 0 {
+                format!("has no key of the app {app}")
+            } else {
+                "has public keys only; to sign a token, the private key must be given".into()
+            },
         })?;
         Signer::new(Algorithm::Hs256, key.id.clone(), secret.expose().as_bytes())
             .map_err(|error| rule("auth.keys.secret", &error))

@@ -1,10 +1,11 @@
 use std::fs;
 
 use tempfile::NamedTempFile;
+use xpush_protocol::AppId;
 
 use super::*;
 use crate::{
-    auth::{Claims, Permission},
+    auth::{ApiKey, Claims, Permission},
     log::Keep,
     namespace::{Policy, Retention},
 };
@@ -54,7 +55,7 @@ fn without_a_word_everything_has_a_default() {
     assert_eq!(policy("live:a"), Some(Policy { retention: recent, history: true, ..Policy::default() }));
     let none = Policy::default();
     assert_eq!(policy("typing:a"), Some(none));
-    assert_eq!(policy("chat:a"), None);
+    assert_eq!(policy("news:a"), None);
 }
 
 #[test]
@@ -197,9 +198,9 @@ fn what_does_not_go_together_is_refused() {
             "`limits.idle_deadline` is 44s; it must be 3 times `limits.ping_interval` (15s) at least",
         ),
         (
-            "namespaces.chat.presence",
+            "namespaces.news.presence",
             "true",
-            "`namespaces.chat.retention` is missing: \"durable\", \"recent\" or \"none\"",
+            "`namespaces.news.retention` is missing: \"durable\", \"recent\" or \"none\"",
         ),
         ("namespaces.room.size", "5", "`namespaces.room.size` goes with retention = \"recent\" only"),
         ("namespaces.live.size", "0", "`namespaces.live.size` must be 1 to 100000"),
@@ -293,8 +294,10 @@ fn in_development_the_kept_keys_let_in() {
     let config = load(&[]);
     assert!(!directory.exists(), "loading has written something");
     let access = config.access().unwrap();
-    let token =
-        config.signer().unwrap().sign(&Claims { sub: Some("ann".parse().unwrap()), ..Claims::default() });
+    let token = config
+        .signer(&AppId::default())
+        .unwrap()
+        .sign(&Claims { sub: Some("ann".parse().unwrap()), ..Claims::default() });
     let now = std::time::SystemTime::now();
     assert!(access.auth.verifier.verify(&token.unwrap(), now).is_ok());
     let backend = access.auth.api_keys.check(access.dev_keys.unwrap().api_key()).unwrap();
@@ -304,4 +307,50 @@ fn in_development_the_kept_keys_let_in() {
     let keys = format!("[{{ algorithm = \"HS256\", secret = \"{}\" }}]", "x".repeat(32));
     let production = load(&[("auth.keys", &keys)]).access().unwrap();
     assert!(production.dev_keys.is_none() && production.auth.anonymous([127, 0, 0, 1].into()).is_none());
+}
+
+#[test]
+fn a_key_speaks_for_the_app_that_it_is_configured_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = written(&format!(
+        r#"
+        [store]
+        path = "{path}"
+        [auth]
+        state_secret = "{secret}"
+        [[auth.keys]]
+        algorithm = "HS256"
+        secret = "{secret}"
+        [[auth.keys]]
+        algorithm = "HS256"
+        secret = "{other}"
+        app = "shop"
+        [[auth.api_keys]]
+        id = "root"
+        sha256 = "{hash}"
+        [[auth.api_keys]]
+        id = "shop"
+        sha256 = "{hash_of_shop}"
+        app = "shop"
+        "#,
+        path = directory.path().display(),
+        secret = "x".repeat(32),
+        other = "y".repeat(32),
+        hash = ApiKey::hash("xpk_root_a"),
+        hash_of_shop = ApiKey::hash("xpk_shop_a"),
+    ));
+    let config = Config::load(Some(file.path()), [], []).unwrap();
+    let auth = config.access().unwrap().auth;
+    let (shop, game): (AppId, AppId) = ("shop".parse().unwrap(), "game".parse().unwrap());
+    for app in [AppId::default(), shop.clone()] {
+        let claims = Claims { sub: Some("ann".parse().unwrap()), ..Claims::default() };
+        let token = config.signer(&app).unwrap().sign(&claims).unwrap();
+        let rights = auth.verifier.verify(&token, std::time::SystemTime::now()).unwrap();
+        assert_eq!((rights.app(), rights.user().unwrap().app()), (&app, app.clone()));
+    }
+    assert!(config.signer(&game).unwrap_err().to_string().contains("no key of the app game"));
+    assert!(auth.api_keys.check("xpk_root_a").unwrap().rights.app().is_default());
+    assert_eq!(auth.api_keys.check("xpk_shop_a").unwrap().rights.app(), &shop);
+    let wrong = r#"[{ algorithm = "HS256", secret = "x", app = "Shop" }]"#;
+    assert!(flag_error("auth.keys", wrong).contains("1 to 32 of a-z, 0-9, '-'"));
 }

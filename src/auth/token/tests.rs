@@ -256,3 +256,29 @@ fn no_secret_is_in_what_is_logged() {
     let logged = format!("{:?} {:?}", hs256(), Signer::new(Algorithm::Hs256, None, SECRET).unwrap());
     assert!(!logged.contains("thirty-two"), "{logged}");
 }
+
+#[test]
+fn a_token_speaks_for_the_app_of_its_key_and_for_no_other() {
+    let shop: AppId = "shop".parse().unwrap();
+    let sign = |app: Option<&str>| {
+        let claims = Claims { app: app.map(|app| app.parse().unwrap()), ..ann() };
+        Signer::new(Algorithm::Hs256, None, SECRET).unwrap().sign(&claims).unwrap()
+    };
+    let of_shop = || hs256().of_app(shop.clone());
+    for token in [sign(None), sign(Some("shop"))] {
+        let rights = verify_with(of_shop(), &token).unwrap();
+        assert_eq!(rights.app(), &shop);
+        assert_eq!(rights.user(), Some(&"ann".parse::<UserId>().unwrap().within(&shop)));
+        let room: xpush_protocol::ChannelName = "room:a".parse().unwrap();
+        assert!(rights.allows(Permission::Subscribe, &room.within(&shop)));
+        assert!(!rights.allows(Permission::Subscribe, &room));
+    }
+    for (key, named) in [(of_shop(), "default"), (of_shop(), "game"), (hs256(), "shop")] {
+        assert_eq!(verify_with(key, &sign(Some(named))), Err(TokenError::App), "{named}");
+    }
+    assert!(verify_with(hs256(), &sign(Some("default"))).is_ok());
+    for wrong in ["null", "1", r#""Shop""#, r#""shop\u001f""#, r#"["shop"]"#] {
+        let token = hs256_signed(&format!(r#"{{"app":{wrong}}}"#));
+        assert!(matches!(verify_with(of_shop(), &token), Err(TokenError::Claims(_))), "{wrong}");
+    }
+}
