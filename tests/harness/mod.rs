@@ -208,10 +208,22 @@ pub fn in_memory_directory() -> Arc<Directory> {
     Arc::new(Directory::new(Arc::new(directory::store::Memory::default())))
 }
 
+/// What signs the tokens of an app.
+fn secret_of(app: &str) -> Vec<u8> {
+    if app == "default" { SECRET.to_vec() } else { format!("{SECRET:?}, of {app}").into_bytes() }
+}
+
 /// Who may come in: with tokens of `token`, and without, if `anonymous`.
 pub fn auth(anonymous: bool) -> Auth {
     Auth {
-        verifier: Verifier::new(vec![Key::new(Algorithm::Hs256, SECRET).unwrap()]),
+        verifier: Verifier::new(
+            ["default", "shop", "game"]
+                .map(|app| {
+                    let key = Key::new(Algorithm::Hs256, &secret_of(app)).unwrap();
+                    key.of_app(app.parse().unwrap())
+                })
+                .into(),
+        ),
         api_keys: ApiKeys::default(),
         sealer: StateSealer::new(SECRET),
         loopback_anonymous: anonymous,
@@ -263,14 +275,21 @@ pub fn token_to_listen(user: &str, listens: &[&str]) -> String {
 
 /// A token with these grants.
 pub fn token_of(user: &str, channels: serde_json::Value, seconds: i64) -> String {
+    token_in("default", Some(user), channels, seconds)
+}
+
+/// A token of an app: `shop` or `game`, or the default one.
+pub fn token_in(app: &str, user: Option<&str>, channels: serde_json::Value, seconds: i64) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
-    let claims = serde_json::json!({
-        "sub": user,
+    let mut claims = serde_json::json!({
         "exp": now + seconds,
         "channels": channels,
     });
+    if let Some(user) = user {
+        claims["sub"] = user.into();
+    }
     let claims: Claims = serde_json::from_value(claims).unwrap();
-    Signer::new(Algorithm::Hs256, None, SECRET).unwrap().sign(&claims).unwrap()
+    Signer::new(Algorithm::Hs256, None, &secret_of(app)).unwrap().sign(&claims).unwrap()
 }
 
 pub fn channel(name: &str) -> ChannelName {

@@ -1,5 +1,6 @@
 //! What a session promises, whatever the wire: here over the memory transport.
 
+mod apps;
 mod delivery;
 #[path = "../harness/mod.rs"]
 mod harness;
