@@ -36,10 +36,10 @@ use futures_util::{
 };
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::trace;
+use tracing::{debug, trace, warn};
 use xpush_protocol::{
-    AppId, ChannelName, Cursor, Draining, ErrorCode, Join, Leave, Limits as ClientLimits, Message,
-    ServerFrame, SessionId, Target,
+    AppId, ChannelName, Cursor, DeviceId, Draining, ErrorCode, Join, Leave, Limits as ClientLimits, Message,
+    ServerFrame, SessionId, Target, UserId,
 };
 
 use announce::Untold;
@@ -57,7 +57,7 @@ use crate::{
     auth::{Auth, SessionState},
     broker::{Broker, Carried, Inbox, Taken, Topic},
     channel::{Channels, PRESENCE_EVENTS_LIMIT},
-    directory::Directory,
+    directory::{Change, Directory, LoginMode},
     log::{Appended, Log, LogError},
     membership::{Membership, NodeId},
     metrics::Metrics,
@@ -235,7 +235,7 @@ impl Node {
         if self.webhooks.must_mark(policy, channel) {
             Box::pin(self.webhooks.mark(&self.directory, &**self.log(policy), channel)).await?;
         }
-        let told = (policy.access == Access::Members).then(|| UntoldMessage::new(channel, &draft));
+        let told = self.tells_members(policy, channel).then(|| UntoldMessage::new(channel, &draft));
         let publishing = if matches!(policy.retention, Retention::Durable { .. }) && self.is_in_cluster() {
             self.publish_routed(policy, channel, draft).await?
         } else {
@@ -251,6 +251,16 @@ impl Node {
             Ok(published)
         }
         .boxed())
+    }
+
+    /// Whether the members of the channel hear of its messages in their inboxes.
+    fn tells_members(&self, policy: &Policy, channel: &ChannelName) -> bool {
+        let has_members = |access| matches!(access, Access::Members | Access::Public);
+        matches!(policy.retention, Retention::Durable { .. })
+            && match self.directory.known_policy(&channel.app()) {
+                Some(of_app) => has_members(gate::rules_of(policy, channel, &of_app).access),
+                None => has_members(policy.access),
+            }
     }
 
     /// As `publish`, where there is nothing to wait for. Gives the draft back where there is.
@@ -427,8 +437,12 @@ impl Node {
 
     /// A connection takes a session over, from an older one here or, if the session was known before, anywhere.
     pub(crate) async fn attach(&self, entering: Entering<'_>, known: bool) {
-        let Entering { session, user, generation, .. } = entering;
+        let Entering { session, user, device, since, generation, .. } = entering;
         self.sessions.attach(entering);
+        if let Some(user) = user {
+            self.enforce_login_mode(user, device, session, since).await;
+            self.note_seen(user, device);
+        }
         let of_session = self.broker.listen(Topic::Session(session.clone()));
         let of_user = user.map(|user| self.broker.listen(Topic::User(user.clone())));
         let of_user = async {
@@ -440,6 +454,33 @@ impl Node {
         if known {
             // Where it can't be told, the older connection ends by itself, when its wire does.
             let _ = self.broker.publish(Carried::Taken(Taken { session: session.clone(), generation })).await;
+        }
+    }
+
+    /// Where the app allows one session of a user, or of a device, the others end: here at once, elsewhere once they
+    /// hear of it.
+    async fn enforce_login_mode(
+        &self,
+        user: &UserId,
+        device: Option<&DeviceId>,
+        session: &SessionId,
+        since: u64,
+    ) {
+        let policy = match self.directory.policy(&user.app()).await {
+            Ok(policy) => policy,
+            // Nobody is kept out for a store that is away.
+            Err(error) => return debug!(%user, %error, "the app's login mode is not known"),
+        };
+        let device = match (policy.login, device) {
+            (LoginMode::PerUser, _) => None,
+            (LoginMode::PerDevice, Some(device)) => Some(device.clone()),
+            (LoginMode::PerDevice, None) | (LoginMode::Many, _) => return,
+        };
+        self.sessions.end_others(user, device.as_ref(), session, since);
+        let (app, session) = (user.app(), session.clone());
+        let entered = Change::Entered { app, user: user.clone(), device, session, at: since };
+        if let Err(error) = self.directory.tell(&entered).await {
+            warn!(%user, %error, "other nodes were not told to end the user's other sessions");
         }
     }
 

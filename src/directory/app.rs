@@ -28,8 +28,23 @@ pub(super) const MAX_NAME: usize = 128;
 
 /// Tables in which an app's entries are, under its id.
 const TABLES: [&str; 17] = [
-    "app-key", "user", "name", "seen", "device", "login", "friend", "group", "channel", "member", "mine", "answer",
-    "hook", "hook-line", "hook-mark", "hook-since", "dead",
+    "app-key",
+    "user",
+    "name",
+    "seen",
+    "device",
+    "login",
+    "friend",
+    "group",
+    "channel",
+    "member",
+    "mine",
+    "answer",
+    "hook",
+    "hook-line",
+    "hook-mark",
+    "hook-since",
+    "dead",
 ];
 
 /// One app.
@@ -101,6 +116,12 @@ impl Directory {
         let policy = Arc::new(self.app(app).await?.value.policy);
         self.policies.put(app, &policy);
         Ok(policy)
+    }
+
+    /// The policy, if it was read lately.
+    #[must_use]
+    pub fn known_policy(&self, app: &AppId) -> Option<Arc<AppPolicy>> {
+        self.policies.get(app)
     }
 
     /// In the order of their ids. The default app is among them once something was said of it.

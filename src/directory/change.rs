@@ -72,30 +72,38 @@ impl Directory {
 }
 
 /// Follows the changes from now on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ChangeFeed {
-    /// Keys that were given already, by their time.
+    /// Keys that were given already, of the time that is read again.
     seen: HashSet<Key>,
-    read_until: Option<SystemTime>,
+    read_until: SystemTime,
+    missed: bool,
+}
+
+impl Default for ChangeFeed {
+    /// From now on, and a little before.
+    fn default() -> Self {
+        Self { seen: HashSet::new(), read_until: SystemTime::now(), missed: false }
+    }
 }
 
 impl ChangeFeed {
-    /// What came since the last call; the first call gives nothing. An error gives nothing either, and the next call
-    /// makes up for it.
+    /// What came since the last call. An error gives nothing, and the next call makes up for it, if it is not too late:
+    /// then `take_missed` says so.
     pub async fn next(&mut self, directory: &Directory) -> Result<Vec<Change>> {
-        let now = SystemTime::now();
-        let Some(until) = self.read_until else {
-            let (_, keys) = self.since(directory, now).await?;
-            self.seen = keys;
-            self.read_until = Some(now);
-            return Ok(Vec::new());
-        };
+        let (now, until) = (SystemTime::now(), self.read_until);
         let (changes, keys) = self.since(directory, until).await?;
         let new = changes.into_iter().filter(|(key, _)| !self.seen.contains(key)).map(|(_, change)| change);
         let new = new.collect();
         self.seen = keys;
-        self.read_until = Some(now);
+        self.read_until = now;
+        self.missed |= now.duration_since(until).unwrap_or_default() + OVERLAP > KEPT;
         Ok(new)
+    }
+
+    /// Whether a call was longer after the one before than changes are kept: then anything may have changed.
+    pub fn take_missed(&mut self) -> bool {
+        std::mem::take(&mut self.missed)
     }
 
     async fn since(

@@ -3,7 +3,7 @@
 use xpush_protocol::{ChannelName, UserId};
 
 use super::{
-    Channel, Directory, Friend, FriendState, Member, MemberState, Notify, Result,
+    Channel, Directory, Friend, FriendState, Member, MemberState, Notify, PresenceShown, Result,
     store::{Key, Prefix},
 };
 
@@ -17,6 +17,9 @@ impl Directory {
     /// The friends of a user: who hears that it came or went.
     pub async fn may_see_presence(&self, user: &UserId) -> Result<Vec<UserId>> {
         let app = user.app();
+        if self.policy(&app).await?.presence == PresenceShown::Nobody {
+            return Ok(Vec::new());
+        }
         let prefix = Prefix::new(&["friend", app.as_str(), user.local()]);
         let page = self.list::<Friend>(prefix, None, TOLD_FRIENDS).await?;
         let friends = page.into_iter().map(|(_, friend)| friend.value);

@@ -20,9 +20,9 @@ mod cursor;
 mod device;
 mod error;
 mod expiry;
+mod farewell;
 #[cfg(test)]
 mod fixture;
-mod farewell;
 mod friend;
 mod group;
 mod hearing;

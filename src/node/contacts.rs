@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tracing::debug;
-use xpush_protocol::{ChannelName, EventName, Json, Message, Target, UserId};
+use xpush_protocol::{ChannelName, DeviceId, EventName, Json, Message, Target, UserId};
 
 use super::Node;
 use crate::namespace::INBOX;
@@ -25,10 +25,11 @@ pub(super) struct Contacts {
     waiting: Mutex<Option<mpsc::Receiver<News>>>,
 }
 
-/// A user came or went.
-struct News {
-    user: UserId,
-    online: bool,
+enum News {
+    /// A user came, with the first of its sessions, or went with the last.
+    Presence { user: UserId, online: bool },
+    /// A session of the user began, on this device.
+    Seen { user: UserId, device: DeviceId },
 }
 
 /// As friends get it.
@@ -53,27 +54,44 @@ impl Node {
         if occupancy == u32::from(came) {
             // The member of a list is named as its app knows it.
             let user = user.within(&channel.app());
-            let _ = self.contacts.news.try_send(News { user, online: came });
+            let _ = self.contacts.news.try_send(News::Presence { user, online: came });
         }
     }
 
-    /// Tells the friends of who comes and goes.
+    /// A session of a user began, maybe on a device that is known.
+    pub(super) fn note_seen(&self, user: &UserId, device: Option<&DeviceId>) {
+        let Some(device) = device else { return };
+        let seen = News::Seen { user: user.clone(), device: device.clone() };
+        // Missed, the device was last seen a little earlier.
+        let _ = self.contacts.news.try_send(seen);
+    }
+
+    /// Tells the friends of who comes and goes, and notes when they did.
     pub(super) async fn tell_contacts(self: &Arc<Self>) {
         let waiting = self.contacts.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
         // There is one `tend`.
         let Some(mut waiting) = waiting else { return };
         while let Some(news) = waiting.recv().await {
-            self.tell_friends(&news).await;
+            let (user, device) = match &news {
+                News::Presence { user, online } => {
+                    self.tell_friends(user, *online).await;
+                    (user, None)
+                }
+                News::Seen { user, device } => (user, Some(device)),
+            };
+            if let Err(error) = self.directory.saw(user, device).await {
+                debug!(%user, %error, "when a user was seen can't be kept");
+            }
         }
     }
 
-    async fn tell_friends(&self, news: &News) {
-        let friends = match self.directory.may_see_presence(&news.user).await {
+    async fn tell_friends(&self, user: &UserId, online: bool) {
+        let friends = match self.directory.may_see_presence(user).await {
             Ok(friends) => friends,
-            Err(error) => return debug!(user = %news.user, %error, "friends can't be told"),
+            Err(error) => return debug!(%user, %error, "friends can't be told"),
         };
-        let state = if news.online { "online" } else { "offline" };
-        let data = PresenceNews { user: &news.user, state };
+        let state = if online { "online" } else { "offline" };
+        let data = PresenceNews { user, state };
         let (Ok(event), Ok(data)) = (EVENT.parse::<EventName>(), Json::from_value(&data)) else { return };
         for friend in friends {
             let (event, data) = (event.clone(), Some(data.clone()));

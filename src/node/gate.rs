@@ -18,8 +18,8 @@ use xpush_protocol::{ChannelName, ErrorCode, UserId};
 use super::{Node, inbox::inbox_of};
 use crate::{
     auth::{Permission, Rights},
-    directory::{Change, ChangeFeed, Standing},
-    namespace::Access,
+    directory::{AppPolicy, Change, ChangeFeed, Standing},
+    namespace::{Access, Policy},
     session::{Recheck, Refusal},
 };
 
@@ -76,6 +76,14 @@ impl Gate {
         known.standings.insert((channel.clone(), user.cloned()), (standing, Instant::now()));
     }
 
+    /// Anything may have changed.
+    fn forget(&self) {
+        let mut known = self.known();
+        known.followed = Some(Instant::now());
+        known.changes += 1;
+        known.standings.clear();
+    }
+
     /// Notes that the changes up to now are these.
     fn follow(&self, changes: &[Change]) {
         let mut known = self.known();
@@ -118,18 +126,18 @@ impl Node {
             return Some(Err(refused(permission, channel)));
         }
         // Which namespaces there are is no secret, and the better answer.
-        let access = match self.policy(channel) {
-            Ok(policy) => policy.access,
+        let configured = match self.policy(channel) {
+            Ok(policy) => policy,
             Err(refusal) => return Some(Err(refusal)),
         };
-        match access {
+        match rules_of(configured, channel, &*self.directory.known_policy(rights.app())?).access {
             Access::Token => Some(Err(refused(permission, channel))),
             Access::Inbox => {
                 let is_own = rights.user().is_some_and(|user| inbox_of(user) == *channel);
                 let reads = permission != Permission::Publish && permission != Permission::Send;
                 Some(if is_own && reads { Ok(()) } else { Err(refused(permission, channel)) })
             }
-            Access::Members | Access::Public | Access::Anonymous => {
+            access @ (Access::Members | Access::Public | Access::Anonymous) => {
                 let standing = self.gate.get(channel, rights.user())?;
                 Some(judged(standing, permission, access, channel))
             }
@@ -146,13 +154,24 @@ impl Node {
         if let Some(decided) = self.decided(rights, permission, channel) {
             return decided;
         }
-        let access = self.policy(channel)?.access;
+        let access = self.rules(channel).await?.access;
+        // The app's policy is known now, and may say all.
+        if let Some(decided) = self.decided(rights, permission, channel) {
+            return decided;
+        }
         let (user, changes) = (rights.user(), self.gate.changes());
         let standing = self.directory.standing(channel, user).await?;
         judged(standing, permission, access, channel)?;
         // Only what lets somebody do something is kept: who was refused may be let in at any moment.
         self.gate.keep(channel, user, standing, changes);
         Ok(())
+    }
+
+    /// What holds for a channel: as the configuration says, where its app says nothing else.
+    pub(crate) async fn rules(&self, channel: &ChannelName) -> Result<Policy, Refusal> {
+        let configured = self.policy(channel)?;
+        let of_app = self.directory.policy(&channel.app()).await?;
+        Ok(rules_of(configured, channel, &of_app))
     }
 
     /// Follows what is taken away from anybody, and has the sessions that it concerns look again.
@@ -170,6 +189,10 @@ impl Node {
                     }
                     self.gate.follow(&changes);
                     changes.iter().for_each(|change| self.tell_change(change));
+                    if feed.take_missed() {
+                        self.gate.forget();
+                        self.sessions.recheck_all();
+                    }
                 }
                 Err(error) if !lost => {
                     warn!(%error, "the directory's changes can't be read; rights that are taken away meanwhile end once they can");
@@ -204,6 +227,16 @@ impl Node {
                 self.sessions.end_others(&user.within(app), device.as_ref(), session, *at);
             }
         }
+    }
+}
+
+/// What an app may say otherwise of a namespace. Inboxes are the server's.
+pub(super) fn rules_of(configured: &Policy, channel: &ChannelName, of_app: &AppPolicy) -> Policy {
+    let said = of_app.namespaces.get(channel.namespace()).filter(|_| configured.access != Access::Inbox);
+    Policy {
+        access: said.and_then(|said| said.access).unwrap_or(configured.access),
+        receipts: said.and_then(|said| said.receipts).unwrap_or(configured.receipts),
+        ..*configured
     }
 }
 

@@ -194,8 +194,10 @@ impl Node {
         match self.hearers(&untold).await {
             Ok(hearers) => {
                 let Untold { channel, offset, user, event, preview, .. } = &untold;
+                let may_preview = self.directory.policy(&channel.app()).await.is_ok_and(|app| app.preview);
+                let preview = preview.as_deref().filter(|_| may_preview);
                 for (hearer, what) in hearers {
-                    let (user, preview) = (user.as_ref(), preview.as_deref());
+                    let user = user.as_ref();
                     let notice = MessageNotice { channel, offset: *offset, user, event, preview };
                     match self.line_up(&hearer, what, &notice).await {
                         Ok(publishing) => written.push(publishing),

@@ -63,7 +63,7 @@ impl Node {
             self.tell_read(user, channel, read).await;
         }
         let moved = receipt.read.is_some() || receipt.received.is_some();
-        if moved && self.policy(channel)?.receipts {
+        if moved && self.rules(channel).await?.receipts {
             self.tell_channel(channel.clone(), ServerFrame::Receipt(receipt)).await;
         }
         Ok(())

@@ -264,6 +264,13 @@ impl Sessions {
         }
     }
 
+    /// Any right may be gone: all sessions look.
+    pub(crate) fn recheck_all(&self) {
+        for present in self.tables().present.values() {
+            present.outbox.ask_recheck(&Recheck::Everything);
+        }
+    }
+
     /// A session of the user began where there may be one: those that began before it end.
     pub(crate) fn end_others(&self, user: &UserId, device: Option<&DeviceId>, session: &SessionId, at: u64) {
         let tables = self.tables();

@@ -226,6 +226,32 @@ async fn an_inbox_is_read_by_its_user_and_written_by_the_server() {
 }
 
 #[tokio::test]
+async fn friends_hear_who_comes_and_goes() {
+    let node = with_room(&[]).await;
+    let directory = &node.node.directory;
+    for name in ["ann", "bob"] {
+        directory.ensure_user(&xpush_protocol::AppId::default(), &user(name)).await.unwrap();
+    }
+    directory.befriend(&user("ann"), &user("bob")).await.unwrap();
+    directory.befriend(&user("bob"), &user("ann")).await.unwrap();
+    let mut ann = person(&node, "ann").await;
+    ann.subscribe("inbox:ann").await;
+    let told = |event| match event {
+        ServerFrame::Message(message) if message.event.as_str() == "xpush.presence" => message.data,
+        _ => None,
+    };
+    let mut bob = person(&node, "bob").await;
+    bob.subscribe("inbox:bob").await;
+    assert_eq!(ann.until(told).await.as_str(), r#"{"user":"bob","state":"online"}"#);
+    bob.call(|id| {
+        ClientFrame::Unsubscribe(xpush_protocol::Unsubscribe { id, channel: channel("inbox:bob") })
+    })
+    .await
+    .unwrap();
+    assert_eq!(ann.until(told).await.as_str(), r#"{"user":"bob","state":"offline"}"#);
+}
+
+#[tokio::test]
 async fn a_later_session_ends_the_earlier_ones_where_there_may_be_one() {
     let node = with_room(&[]).await;
     let (mut first, second) = (person(&node, "ann").await, person(&node, "ann").await);
