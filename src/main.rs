@@ -36,6 +36,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Subscribe(args)) => block_on(cli::subscribe::run(args)),
         Some(Command::History(args)) => block_on(cli::history::run(args)),
         Some(Command::Token(args)) => cli::token::run(&args),
+        Some(Command::Channel(args)) => block_on(cli::channel::run(args)),
         Some(Command::Node(args)) => block_on(cli::node::run(args)),
         Some(Command::Config(args)) => cli::config::run(&args),
         Some(Command::Bench(args)) => block_on(bench::run(args)),

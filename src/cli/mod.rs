@@ -1,6 +1,7 @@
 //! The command line: what can be asked, and the rooms that do it.
 
 mod api;
+pub(crate) mod channel;
 pub(crate) mod config;
 pub(crate) mod history;
 pub(crate) mod node;
@@ -50,6 +51,7 @@ Examples:
   xpush subscribe room:lobby              print what is published, until Ctrl-C
   xpush history room:lobby --backward     the newest messages first
   xpush token --user ann --channel 'room:*=subscribe,publish'
+  xpush channel members chat:team         who is in a channel
   xpush node list                         the nodes of a cluster
   xpush bench fanout --subscribers 1000   measure this machine
   xpush completions bash > /etc/bash_completion.d/xpush";
@@ -66,6 +68,8 @@ pub(crate) enum Command {
     History(history::HistoryArgs),
     /// Sign a token with the server's own key
     Token(token::TokenArgs),
+    /// Make, show and change channels and their members
+    Channel(channel::ChannelArgs),
     /// Look at a cluster's nodes, or take one out
     Node(node::NodeArgs),
     /// Check or show the configuration
