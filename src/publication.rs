@@ -53,11 +53,7 @@ impl Publication {
     /// Which message it says was deleted. Clients can't publish this event, so it is the server that says so.
     #[must_use]
     pub fn deletes(&self) -> Option<u64> {
-        if self.event.as_str() != DELETED {
-            return None;
-        }
-        let Payload::Json(data) = &self.payload else { return None };
-        serde_json::from_str::<Deletion>(data.as_str()).ok().map(|deletion| deletion.offset)
+        deleted_offset(&self.event, &self.payload)
     }
 
     /// As clients see it. `epoch`: `None` where they know it already.
@@ -123,6 +119,12 @@ impl Draft {
         }
     }
 
+    /// As `Publication::deletes`.
+    #[must_use]
+    pub fn deletes(&self) -> Option<u64> {
+        deleted_offset(&self.event, &self.payload)
+    }
+
     #[must_use]
     pub fn into_publication(self, offset: u64) -> Publication {
         let Self {
@@ -184,6 +186,12 @@ pub fn deleted_event() -> EventName {
     #[allow(clippy::expect_used)]
     static EVENT: LazyLock<EventName> = LazyLock::new(|| DELETED.parse().expect("it is an event's name"));
     EVENT.clone()
+}
+
+fn deleted_offset(event: &EventName, payload: &Payload) -> Option<u64> {
+    let Payload::Json(data) = payload else { return None };
+    let is_one = event.as_str() == DELETED;
+    is_one.then(|| serde_json::from_str::<Deletion>(data.as_str()).ok().map(|deletion| deletion.offset))?
 }
 
 /// The data of what was deleted.

@@ -10,7 +10,8 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _, future::join_all, stream::FuturesUnordered};
+use ring::digest::{SHA256, digest};
 use serde::Serialize;
 use tokio::{sync::mpsc, time::timeout};
 use tracing::{debug, warn};
@@ -58,6 +59,8 @@ pub(super) struct Untold {
     event: EventName,
     preview: Option<String>,
     mentions: Vec<UserId>,
+    /// It is not a message but tells that this one was deleted.
+    deletes: Option<u64>,
 }
 
 /// What waits to be told.
@@ -102,9 +105,17 @@ impl Untold {
             event: draft.event.clone(),
             // It would be read in the inbox when it is gone elsewhere.
             preview: if draft.expires_in.is_none() { preview(&draft.payload) } else { None },
-            mentions: draft.mentions.to_vec(),
+            mentions: draft.mentions.clone(),
+            deletes: draft.deletes(),
         }
     }
+}
+
+/// The id in an inbox of what is told of this message.
+fn notice_id(channel: &ChannelName, offset: u64) -> Option<MessageId> {
+    let digest = digest(&SHA256, channel.local().as_bytes());
+    let channel = URL_SAFE_NO_PAD.encode(&digest.as_ref()[..16]);
+    format!("{channel}:{offset}").parse().ok()
 }
 
 /// The beginning of what a person would read.
@@ -128,7 +139,7 @@ impl Node {
     }
 
     async fn tell_inbox(self: &Arc<Self>, user: &UserId, event: &str, data: &impl Serialize) {
-        match self.line_up(user, event, data).await {
+        match self.line_up(user, event, data, None).await {
             Ok(written) => {
                 if let Err(error) = written.await {
                     warn!(%user, event, error = error.message, "an inbox could not be told");
@@ -138,18 +149,19 @@ impl Node {
         }
     }
 
-    /// Puts it into the inbox's line. What it gives resolves once it is there.
+    /// Puts it into the inbox's line. What it gives resolves once it is there. `message_id`: by which it is found again.
     async fn line_up(
         self: &Arc<Self>,
         user: &UserId,
         event: &str,
         data: &impl Serialize,
+        message_id: Option<MessageId>,
     ) -> Result<super::Publishing, Refusal> {
         let internal = |what: String| Refusal::new(xpush_protocol::ErrorCode::Internal, what);
         let draft = Draft {
             publisher: Publisher::server(),
-            message_id: MessageId::random(),
-            retriable: false,
+            retriable: message_id.is_some(),
+            message_id: message_id.unwrap_or_else(MessageId::random),
             event: event.parse().map_err(|error: xpush_protocol::NameError| internal(error.to_string()))?,
             payload: Payload::Json(Json::from_value(data).map_err(|error| internal(error.to_string()))?),
             user: None,
@@ -193,13 +205,18 @@ impl Node {
         let mut written = Vec::new();
         match self.hearers(&untold).await {
             Ok(hearers) => {
-                let Untold { channel, offset, user, event, preview, .. } = &untold;
+                let Untold { channel, offset, user, event, preview, deletes, .. } = &untold;
                 let may_preview = self.directory.policy(&channel.app()).await.is_ok_and(|app| app.preview);
                 let preview = preview.as_deref().filter(|_| may_preview);
+                let offset = deletes.unwrap_or(*offset);
+                let id = notice_id(channel, offset);
                 for (hearer, what) in hearers {
                     let user = user.as_ref();
-                    let notice = MessageNotice { channel, offset: *offset, user, event, preview };
-                    match self.line_up(&hearer, what, &notice).await {
+                    let notice = MessageNotice { channel, offset, user, event, preview };
+                    match self.line_up(&hearer, what, &notice, id.clone()).await {
+                        Ok(publishing) if deletes.is_some() => {
+                            written.push(self.retract(&hearer, publishing));
+                        }
                         Ok(publishing) => written.push(publishing),
                         Err(error) => debug!(user = %hearer, error = error.message, "not told"),
                     }
@@ -214,10 +231,24 @@ impl Node {
         }
     }
 
+    /// A message was deleted, so what the inbox has of it goes too. `said_again`: under the id of that, which so is found.
+    /// If it is not there, what is there now says that the message was deleted.
+    fn retract(self: &Arc<Self>, user: &UserId, said_again: super::Publishing) -> super::Publishing {
+        let (node, inbox) = (Arc::clone(self), inbox_of(user));
+        let retracted = async move {
+            let (place, was_there) = said_again.await?;
+            if was_there {
+                node.redact(&inbox, place.offset, None).await?;
+            }
+            Ok((place, was_there))
+        };
+        retracted.boxed()
+    }
+
     /// Who hears of a message, and as what.
     async fn hearers(&self, untold: &Untold) -> Result<Vec<(UserId, &'static str)>, Refusal> {
-        let Untold { channel, offset, user, mentions, .. } = untold;
-        if let Some(author) = user {
+        let Untold { channel, offset, user, mentions, deletes, .. } = untold;
+        if let (Some(author), None) = (user, deletes) {
             // Who writes has read what was there.
             self.directory.mark_read(channel, author, *offset).await?;
         }
@@ -225,8 +256,9 @@ impl Node {
         let all = members.iter().filter_map(|(member, notify)| {
             let is_mentioned = mentions.contains(member);
             let what = if is_mentioned { "mention" } else { "message" };
-            notify.hears(is_mentioned).then(|| (member.clone(), what))
+            // What was told once is taken back from everybody.
+            (deletes.is_some() || notify.hears(is_mentioned)).then(|| (member.clone(), what))
         });
-        Ok(all.filter(|(member, _)| Some(member) != user.as_ref()).collect())
+        Ok(all.filter(|(member, _)| deletes.is_some() || Some(member) != user.as_ref()).collect())
     }
 }

@@ -384,6 +384,40 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_for_a_device_reaches_the_sessions_of_that_user_on_it() {
+        let sessions = Sessions::default();
+        let (ann, bob): (UserId, UserId) = ("ann".parse().unwrap(), "bob".parse().unwrap());
+        let (phone, laptop): (DeviceId, DeviceId) = ("phone".parse().unwrap(), "laptop".parse().unwrap());
+        let places = [
+            (&ann, Some(&phone)),
+            (&ann, Some(&phone)),
+            (&ann, Some(&laptop)),
+            (&ann, None),
+            (&bob, Some(&phone)),
+        ];
+        for (user, device) in places {
+            sessions.attach(Entering {
+                session: &SessionId::random(),
+                app: &AppId::default(),
+                user: Some(user),
+                device,
+                connection: 1,
+                since: 0,
+                generation: 1,
+                outbox: &Arc::new(Outbox::new(Codec::Json)),
+            });
+        }
+        let reached = |user: &UserId, device: &DeviceId| {
+            let to = Target::Device(UserDevice { user: user.clone(), device: device.clone() });
+            let (session, event, data, binary) = Default::default();
+            let message = Message { session, user: None, event, data, binary };
+            sessions.send(&AppId::default(), &to, ServerFrame::Message(message))
+        };
+        assert_eq!((reached(&ann, &phone), reached(&ann, &laptop)), (2, 1));
+        assert_eq!((reached(&bob, &phone), reached(&bob, &laptop)), (1, 0));
+    }
+
+    #[test]
     fn a_session_is_asked_to_go_once_even_if_it_comes_back() {
         let sessions = Sessions::default();
         let ids = [SessionId::random(), SessionId::random(), SessionId::random()];

@@ -17,6 +17,7 @@ mod kills;
 mod latency;
 mod load;
 mod measure;
+mod messages;
 mod nodes;
 mod planted;
 mod polls;

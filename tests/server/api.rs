@@ -9,7 +9,7 @@ use xpush_protocol::ErrorCode;
 use super::{
     client::Session,
     http::{Response, get, post, post_as, request},
-    process::ServerProcess,
+    process::{ServerProcess, run},
 };
 
 const FOREIGN: (&str, &str) = ("origin", "https://evil.example");
@@ -213,6 +213,63 @@ async fn history_is_read_in_pages_in_both_directions() {
         let answer = get(server.http, path).await;
         assert_eq!((answer.status, answer.code().as_str()), (status, code), "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_message_is_deleted_by_a_backend_or_by_who_wrote_it() {
+    let server = ServerProcess::with(&["--set", "auth.anonymous=false"]).await;
+    let (backend, data) = (server.api_key(), server.data.to_str().unwrap());
+    let mut tokens = Vec::new();
+    for user in ["ann", "bob"] {
+        let output = run(&["token", "--data", data, "--user", user]).await;
+        tokens.push(format!("Bearer {}", String::from_utf8(output.stdout).unwrap().trim()));
+    }
+    let (ann, bob) = (tokens[0].as_str(), tokens[1].as_str());
+    let as_ann = [("authorization", ann)];
+    for said in ["first", "second"] {
+        let said = post_as(server.http, "/v1/publish", &as_ann, &message(&["room:a"], said)).await;
+        assert_eq!(said.status, 200, "{said:?}");
+    }
+    let delete = async |who: &str, place: &str| {
+        let path = format!("/v1/channels/room:a/messages/{place}");
+        request(server.http, "DELETE", &path, &[("authorization", who)], "").await
+    };
+    for (who, place, status, code) in [
+        (bob, "1", 403, "permission_denied"),
+        (ann, "9", 404, "not_found"),
+        (ann, "0", 404, "not_found"),
+        (ann, "1?as=bob", 422, "invalid_field"),
+        (ann, "1?by=bob", 422, "invalid_field"),
+        (&backend, "1?as=bob", 403, "permission_denied"),
+        (ann, "-1", 400, "invalid_field"),
+    ] {
+        let refused = delete(who, place).await;
+        assert_eq!((refused.status, refused.code().as_str()), (status, code), "{place}: {refused:?}");
+    }
+    assert_eq!(delete(ann, "1").await.status, 204);
+    assert_eq!(delete(&backend, "2?as=ann").await.status, 204);
+    assert_eq!(delete(&backend, "2").await.status, 204);
+    let path = "/v1/channels/room:a/history";
+    let page = request(server.http, "GET", path, &as_ann, "").await.json();
+    let said: Vec<_> = page["publications"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|there| (there["event"].as_str().unwrap(), there["data"].clone(), there["user"].as_str()))
+        .collect();
+    let gone = "xpush.deleted";
+    assert_eq!(
+        said,
+        [
+            (gone, Value::Null, Some("ann")),
+            (gone, Value::Null, Some("ann")),
+            (gone, json!({"offset": 1}), Some("ann")),
+            (gone, json!({"offset": 2}), Some("ann")),
+        ]
+    );
+    let reserved = json!({"channels": ["room:a"], "event": "xpush.deleted", "data": {"offset": 1}});
+    let refused = post_as(server.http, "/v1/publish", &[("authorization", &backend)], &reserved).await;
+    assert_eq!((refused.status, refused.code().as_str()), (422, "invalid_field"));
 }
 
 #[tokio::test]

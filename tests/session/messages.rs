@@ -5,17 +5,17 @@ use std::sync::Arc;
 use tokio::time::timeout;
 use xpush::{
     broker::{self, Inbox},
-    directory::{self, Directory, Expiry},
+    directory::{self, Actor, ChannelProfile, Directory, Expiry, MemberState, NewChannel},
     log::{Capacity, KeepByNamespace, Log, Memory},
     membership,
     metrics::Metrics,
-    node::{Deleter, Parts},
+    node::{Deleter, Parts, inbox_of},
     presence,
     publication::DELETED,
 };
 use xpush_protocol::{
-    ChannelName, ClientFrame, Cursor, Delete, ErrorCode, EventName, History, Json, MAX_MENTIONS, MessageId,
-    Publication, Publish, Published, Send, ServerFrame, Signal, Target,
+    ChannelName, ClientFrame, Codec, Connect, Cursor, Delete, ErrorCode, EventName, History, Json,
+    MAX_MENTIONS, MessageId, Publication, Publish, Published, Send, ServerFrame, Signal, Target, UserId,
 };
 use xpush_test_servers::until;
 
@@ -152,8 +152,8 @@ async fn one_deletes_ones_own_messages_only() {
     assert_eq!(delete(&mut ann, "nowhere:a", 1).await, Err(ErrorCode::UnknownNamespace));
     // Whom the channel is closed to is not told what is there, and deletes nothing of what was once said.
     let elsewhere = token_of("ann", serde_json::json!({ "live:*": ["publish"] }), 3600);
-    let connect = xpush_protocol::Connect { token: Some(elsewhere), ..Default::default() };
-    let mut outside = node.client_with(xpush_protocol::Codec::Json, connect).await.unwrap();
+    let connect = Connect { token: Some(elsewhere), ..Connect::default() };
+    let mut outside = node.client_with(Codec::Json, connect).await.unwrap();
     for offset in [1, 2] {
         assert_eq!(delete(&mut outside, "room:a", offset).await, Err(ErrorCode::PermissionDenied));
     }
@@ -271,4 +271,74 @@ async fn a_time_that_was_noted_in_another_epoch_takes_nothing_away() {
     directory.note_place(&key, expiry, other).await.unwrap();
     until("it is looked at", async || directory.due(u64::MAX, None, 10).await.unwrap().is_empty()).await;
     assert_eq!(text(&history(&mut ann, "live:a").await[0]), (1, "message", "1"));
+}
+
+/// Somebody whose token grants nothing.
+async fn person(node: &TestNode, name: &str) -> TestClient {
+    let token = Some(token_of(name, serde_json::json!({}), 3600));
+    node.client_with(Codec::Json, Connect { token, ..Connect::default() }).await.unwrap()
+}
+
+/// A node with a channel that ann owns, and where the others are members.
+async fn with_team(members: &[&str]) -> TestNode {
+    let node = TestNode::with(Options { anonymous: false, ..Options::default() });
+    let members: Vec<UserId> = members.iter().map(|name| name.parse().unwrap()).collect();
+    let new = NewChannel {
+        channel: &channel(TEAM),
+        profile: ChannelProfile::default(),
+        creator: Some(&"ann".parse().unwrap()),
+        members: &members,
+        state: MemberState::Active,
+    };
+    node.node.directory.create_channel(new, Actor::Backend).await.unwrap();
+    node
+}
+
+const TEAM: &str = "chat:team";
+
+#[tokio::test]
+async fn members_delete_their_own_and_who_looks_after_the_channel_all() {
+    let node = with_team(&["bob", "carl"]).await;
+    let (mut ann, mut bob, mut carl, mut eve) = (
+        person(&node, "ann").await,
+        person(&node, "bob").await,
+        person(&node, "carl").await,
+        person(&node, "eve").await,
+    );
+    for said in ["1", "2", "3"] {
+        publish(&mut bob, message(TEAM, said)).await.unwrap();
+    }
+    assert_eq!(delete(&mut carl, TEAM, 1).await, Err(ErrorCode::PermissionDenied));
+    for offset in [1, 9] {
+        assert_eq!(delete(&mut eve, TEAM, offset).await, Err(ErrorCode::PermissionDenied));
+    }
+    delete(&mut bob, TEAM, 1).await.unwrap();
+    delete(&mut ann, TEAM, 2).await.unwrap();
+    node.node.directory.remove_member(&channel(TEAM), Actor::Backend, &"bob".parse().unwrap()).await.unwrap();
+    let gone = delete(&mut bob, TEAM, 3).await;
+    assert_eq!(gone, Err(ErrorCode::PermissionDenied), "who is no member any more deletes nothing there");
+    let now = history(&mut ann, TEAM).await;
+    let events: Vec<_> = now.iter().take(3).map(|there| there.event.as_str()).collect();
+    assert_eq!(events, [DELETED, DELETED, "message"]);
+}
+
+#[tokio::test]
+async fn what_is_deleted_is_no_longer_read_in_an_inbox() {
+    let node = with_team(&["bob", "carl"]).await;
+    let (mut ann, mut bob) = (person(&node, "ann").await, person(&node, "bob").await);
+    let inbox = inbox_of(&"bob".parse().unwrap()).to_string();
+    let shows = async |bob: &mut TestClient, words: &str| {
+        let told = history(bob, &inbox).await;
+        told.iter().any(|told| told.data.as_ref().is_some_and(|data| data.as_str().contains(words)))
+    };
+    publish(&mut ann, message(TEAM, r#"{"text":"a secret"}"#)).await.unwrap();
+    let expires_in = Some(3_600_000);
+    let soon_gone = Publish { expires_in, ..message(TEAM, r#"{"text":"for an hour"}"#) };
+    publish(&mut ann, soon_gone).await.unwrap();
+    publish(&mut ann, message(TEAM, r#"{"text":"the last"}"#)).await.unwrap();
+    until("all is told", async || shows(&mut bob, "the last").await).await;
+    assert!(shows(&mut bob, "a secret").await && !shows(&mut bob, "for an hour").await);
+    delete(&mut ann, TEAM, 1).await.unwrap();
+    until("it is gone", async || !shows(&mut bob, "a secret").await).await;
+    assert!(shows(&mut bob, "the last").await);
 }
