@@ -1,11 +1,6 @@
 //! A disk that fills up costs no acknowledged message, and the log goes on when there is room again.
-//!
-//! The test runs itself once more in a mount namespace of its own, where it may mount a small disk. That goes
-//! when the process does, however it ends.
-#![cfg(all(feature = "embedded", target_os = "linux"))]
-#![allow(clippy::unwrap_used)]
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, path::PathBuf};
 
 use tokio::time::timeout;
 use xpush::{
@@ -14,13 +9,7 @@ use xpush::{
 };
 use xpush_protocol::{Binary, ChannelName, MessageId, Payload};
 
-/// Set in the process that has a disk of its own.
-const DISK: &str = "XPUSH_FULL_DISK";
-
-/// What is freed later.
-const BALLAST_BYTES: usize = 16 * 1024 * 1024;
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::{BALLAST_BYTES, PATIENCE, noise, on_a_disk_of};
 
 fn draft(n: u64) -> Draft {
     Draft {
@@ -37,12 +26,6 @@ fn draft(n: u64) -> Draft {
     }
 }
 
-/// Bytes that no compression makes fewer.
-fn noise(seed: u64) -> impl Iterator<Item = u8> {
-    let mix = |x: u64| (x ^ (x >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    (0..).map(move |i| (mix(mix(i + (seed << 32))) >> 56) as u8)
-}
-
 async fn append(log: &Embedded, room: &ChannelName, n: u64) -> Result<Appended, LogError> {
     log.append(room, draft(n)).await?.await
 }
@@ -56,7 +39,7 @@ async fn read(log: &Embedded, room: &ChannelName) -> Vec<u64> {
     page.publications.iter().map(|publication| number(&publication.message_id)).collect()
 }
 
-async fn fill_and_free(disk: &Path) {
+async fn fill_and_free(disk: PathBuf) {
     let room: ChannelName = "room:a".parse().unwrap();
     let ballast = disk.join("ballast");
     fs::write(&ballast, vec![1; BALLAST_BYTES]).unwrap();
@@ -114,28 +97,15 @@ async fn check(log: &Embedded, room: &ChannelName, places: &[(u64, u64)]) {
 
 #[test]
 fn a_journal_that_finds_no_room_loses_nothing_and_goes_on_by_itself() {
-    on_a_disk_of("32m", "a_journal_that_finds_no_room_loses_nothing_and_goes_on_by_itself");
+    on_a_disk_of(
+        "32m",
+        "log::a_journal_that_finds_no_room_loses_nothing_and_goes_on_by_itself",
+        fill_and_free,
+    );
 }
 
 /// A table is written when 32 MiB have gathered in memory, beside the journal that holds them still.
 #[test]
 fn a_table_that_finds_no_room_loses_nothing_and_is_written_later() {
-    on_a_disk_of("72m", "a_table_that_finds_no_room_loses_nothing_and_is_written_later");
-}
-
-fn on_a_disk_of(size: &str, test: &str) {
-    if let Ok(disk) = std::env::var(DISK) {
-        tokio::runtime::Runtime::new().unwrap().block_on(fill_and_free(Path::new(&disk)));
-        return;
-    }
-    let disk = tempfile::tempdir().unwrap();
-    let script = r#"mount -t tmpfs -o size="$1" none "$2" && shift 2 && exec "$@""#;
-    let status = Command::new("unshare")
-        .args(["--mount", "--map-root-user", "sh", "-c", script, "sh", size])
-        .args([disk.path(), &std::env::current_exe().unwrap()])
-        .args(["--exact", test, "--nocapture"])
-        .env(DISK, disk.path())
-        .status()
-        .unwrap();
-    assert!(status.success());
+    on_a_disk_of("72m", "log::a_table_that_finds_no_room_loses_nothing_and_is_written_later", fill_and_free);
 }
