@@ -159,7 +159,9 @@ impl Running {
             namespaces,
         });
         let reach = Reach::with_private(config.webhooks.allow_private.clone());
-        node.webhooks.dial_by(Arc::new(Dialer::new(reach)));
+        let dialer = Arc::new(Dialer::new(reach));
+        node.directory.dial_by(Arc::clone(&dialer) as _);
+        node.webhooks.dial_by(dialer);
         backends::loaded(&node).await?;
         let banner = document.banner(config, &node);
         let api = Api {

@@ -1,14 +1,17 @@
 //! The command line: what can be asked, and the rooms that do it.
 
 mod api;
+pub(crate) mod app;
 pub(crate) mod channel;
 pub(crate) mod config;
+pub(crate) mod device;
 pub(crate) mod history;
 pub(crate) mod node;
 pub(crate) mod publish;
 mod session;
 pub(crate) mod subscribe;
 pub(crate) mod token;
+pub(crate) mod user;
 
 use std::{
     fmt::Display,
@@ -70,6 +73,12 @@ pub(crate) enum Command {
     Token(token::TokenArgs),
     /// Make, show and change channels and their members
     Channel(channel::ChannelArgs),
+    /// Make and change apps, their policy and their API keys
+    App(app::AppArgs),
+    /// Look at users, or do something with one
+    User(user::UserArgs),
+    /// Look at a user's devices, or take one away
+    Device(device::DeviceArgs),
     /// Look at a cluster's nodes, or take one out
     Node(node::NodeArgs),
     /// Check or show the configuration

@@ -9,6 +9,7 @@ use super::{
     store::{Commit, Key, Prefix, SCAN_LIMIT, Scan, StoreError},
     user::{Seen, User, write},
 };
+use crate::webhook::HookEvent;
 
 /// Tables with entries of a user under its app and id, by the names that an export gives them.
 const TABLES: [(&str, &str); 4] =
@@ -46,7 +47,9 @@ impl Directory {
             let nameless = User { profile: super::Profile::default(), ..found.value.clone() };
             let mut commit = write(Commit::new(), user, Some(&found), &nameless);
             commit.writes.retain(|write| write.key != User::key(user));
-            Ok((commit.delete(User::key(user)).delete(Seen::key(user)), ()))
+            let commit = commit.delete(User::key(user)).delete(Seen::key(user));
+            let told = || json!({ "user": user });
+            Ok((commit.after(self, HookEvent::UserDeleted, &user.app(), user.local(), told), ()))
         })
         .await
     }

@@ -88,6 +88,7 @@ pub struct Directory {
     keys_held: api_key::KeysHeld,
     signing: signing::SigningKeys,
     passwords: password::Passwords,
+    issuer_keys: oidc::IssuerKeys,
     /// Whom to tell of what is changed here.
     pub(crate) hooks: Arc<webhook::Table>,
 }
@@ -102,6 +103,7 @@ impl Directory {
             keys_held: api_key::KeysHeld::default(),
             signing: signing::SigningKeys::default(),
             passwords: password::Passwords::default(),
+            issuer_keys: oidc::IssuerKeys::default(),
             hooks: Arc::default(),
         }
     }

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use xpush_protocol::{AppId, UserId};
 
 use super::{
@@ -16,7 +17,7 @@ use super::{
     record::{decode, encode},
     store::{Commit, Key, Prefix},
 };
-use crate::auth::Account;
+use crate::{auth::Account, webhook::HookEvent};
 
 /// Bytes of what is looked for.
 const MAX_QUERY: usize = 128;
@@ -198,7 +199,15 @@ impl Directory {
             if self.store.get(&User::key(user)).await?.is_some() {
                 return Err(DirectoryError::AlreadyExists("user"));
             }
-            Ok((write(Commit::new(), user, None, &created), ()))
+            let commit = write(Commit::new(), user, None, &created);
+            let commit = commit.after(
+                self,
+                HookEvent::UserRegistered,
+                &user.app(),
+                user.local(),
+                || json!({ "user": user, "name": created.profile.name }),
+            );
+            Ok((commit, ()))
         })
         .await
     }

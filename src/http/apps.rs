@@ -17,7 +17,10 @@ use super::{
     acting::{IfMatch, Items, PageParameters},
     extract::{Body, Path, Query},
 };
-use crate::directory::{App, AppPolicy, KeyInfo, NewKey, Tagged};
+use crate::{
+    directory::{App, AppPolicy, KeyInfo, NewKey, Tagged},
+    webhook::Webhook,
+};
 
 pub(super) fn routes() -> Router<Api> {
     Router::new()
@@ -43,10 +46,29 @@ impl From<App> for AppView {
     }
 }
 
-/// `secrets`: of the webhooks that got new ones just now, which are told this once.
 fn answer(status: StatusCode, app: Tagged<App>) -> Response {
+    (status, [(header::ETAG, app.etag())], Json(AppView::from(app.value))).into_response()
+}
+
+/// An app that was changed just now. The secrets that were made for its new webhooks are told, this once.
+fn changed(status: StatusCode, app: Tagged<App>, given: &Map<String, Value>, before: &[Webhook]) -> Response {
     let etag = app.etag();
-    (status, [(header::ETAG, etag)], Json(AppView::from(app.value))).into_response()
+    let webhooks = app.value.policy.webhooks.clone();
+    let mut view = AppView::from(app.value);
+    let is_given = |hook: &Webhook| {
+        let said = given.get("webhooks").and_then(Value::as_array).into_iter().flatten();
+        said.into_iter().any(|said| said["id"] == hook.id.as_str() && said.get("secret").is_some())
+    };
+    for (shown, hook) in view.policy.webhooks.iter_mut().zip(webhooks) {
+        if !before.iter().any(|known| known.id == hook.id) && !is_given(&hook) {
+            shown.secret = hook.secret;
+        }
+    }
+    let mut response = Secret(status, view).into_response();
+    if let Ok(etag) = etag.parse() {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    response
 }
 
 /// `GET /v1/apps`
@@ -78,11 +100,12 @@ async fn create(
 ) -> Result<Response, Problem> {
     caller.require_operator()?;
     let CreateBody { app, name, policy } = body;
+    let given = policy.clone();
     let policy = AppPolicy::default().changed(policy)?;
     let name = name.unwrap_or_else(|| app.to_string());
     let created = api.node.directory.create_app(&app, &name, policy).await?;
     let at = format!("/v1/apps/{app}");
-    let mut response = answer(StatusCode::CREATED, created);
+    let mut response = changed(StatusCode::CREATED, created, &given, &[]);
     if let Ok(at) = at.parse() {
         response.headers_mut().insert(header::LOCATION, at);
     }
@@ -113,8 +136,10 @@ async fn update(
 ) -> Result<Response, Problem> {
     caller.require_operator()?;
     let UpdateBody { name, policy } = body;
+    let before = api.node.directory.app(&app).await?.value.policy.webhooks;
+    let given = policy.clone().unwrap_or_default();
     let updated = api.node.directory.update_app(&app, expected, name.as_deref(), policy).await?;
-    Ok(answer(StatusCode::OK, updated))
+    Ok(changed(StatusCode::OK, updated, &given, &before))
 }
 
 /// `DELETE /v1/apps/{app}`

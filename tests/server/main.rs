@@ -1,6 +1,7 @@
 //! The program as its operators and clients meet it: the real binary, real sockets, and whatever may come in on them.
 #![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
 
+mod accounts;
 mod api;
 mod backpressure;
 mod client;
