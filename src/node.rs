@@ -20,6 +20,7 @@ mod inbox;
 mod lookup;
 mod mark;
 mod route;
+mod telling;
 mod tend;
 
 use std::{
@@ -49,9 +50,9 @@ use gate::Gate;
 pub use health::Health;
 pub use history::HistoryQuery;
 pub use inbox::inbox_of;
-use inbox::{Inboxes, Untold as UntoldMessage};
 pub use mark::Mark;
 use route::Routes;
+use telling::{Inboxes, Untold as UntoldMessage};
 
 use crate::{
     auth::{Auth, SessionState},
