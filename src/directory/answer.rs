@@ -88,3 +88,37 @@ impl Directory {
 fn key(app: &AppId, name: &str) -> Key {
     Key::new(&["answer", app.as_str(), name])
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::future::join_all;
+
+    use super::*;
+    use crate::directory::store::{Store, contract::on_every_store};
+
+    on_every_store!(
+        one_of_many_does_it_and_the_others_get_its_answer
+        what_was_refused_may_be_tried_again
+    );
+
+    async fn one_of_many_does_it_and_the_others_get_its_answer(store: Arc<dyn Store>) {
+        let (directory, app) = (&Directory::new(store), &AppId::default());
+        let begun = join_all((0..8).map(|_| directory.begin(app, "order-17", "f"))).await;
+        let count = |known: Known| begun.iter().filter(|begun| **begun == Ok(known.clone())).count();
+        assert_eq!((count(Known::New), count(Known::Underway)), (1, 7));
+        directory.keep_answer(app, "order-17", "f", "done".into()).await.unwrap();
+        assert_eq!(directory.begin(app, "order-17", "f").await, Ok(Known::Done("done".into())));
+        assert_eq!(directory.begin(app, "order-17", "g").await, Ok(Known::Another));
+        // The same name in another app is another one.
+        assert_eq!(directory.begin(&"shop".parse().unwrap(), "order-17", "g").await, Ok(Known::New));
+    }
+
+    async fn what_was_refused_may_be_tried_again(store: Arc<dyn Store>) {
+        let (directory, app) = (&Directory::new(store), &AppId::default());
+        assert_eq!(directory.begin(app, "order-17", "f").await, Ok(Known::New));
+        directory.forget_answer(app, "order-17").await.unwrap();
+        assert_eq!(directory.begin(app, "order-17", "g").await, Ok(Known::New));
+    }
+}

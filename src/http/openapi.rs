@@ -62,6 +62,7 @@ fn complete(method: &str, operation: &mut Value, has_variables: bool) {
     if keyed {
         let parameter = json!({ "$ref": "#/components/parameters/IdempotencyKey" });
         match &mut operation["parameters"] {
+            Value::Array(parameters) if parameters.contains(&parameter) => {}
             Value::Array(parameters) => parameters.push(parameter),
             none => *none = json!([parameter]),
         }

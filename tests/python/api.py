@@ -32,10 +32,15 @@ CHECKS = [
 EXAMPLES = int(os.environ.get("XPUSH_TEST_API_EXAMPLES", "25"))
 # /v1/connect and /v1/poll are wires, with tests of their own; /v1/drain ends the server.
 NOT_HERE = ["connect", "poll", "drain"]
-# These end what the other calls of the same user live on; the run that names no user has them.
-ENDS_THE_CALLER = ["logout", "userDelete", "userDeactivate", "userRevoke", "passwordChange", "deviceRemove"]
+# These end what the other calls live on; the run everywhere has them.
+ENDS_THE_REST = [
+    "appDelete", "userDelete", "userDeactivate", "userRevoke", "passwordChange", "logout", "deviceRemove",
+    "deleteChannel", "removeMember", "ban", "unfriend", "block", "deleteGroup",
+]
 # In these places there is something, so that calls get further than to 404.
-PLACES = {"user": "ann", "other": "bob", "channel": "chat:team", "app": "shop", "member": "bob", "group": "family"}
+PLACES = {
+    "user": "ann", "other": "bob", "member": "bob", "channel": "chat:team", "app": "shop", "group": "family", "device": "phone",
+}
 
 
 class Api:
@@ -59,11 +64,13 @@ def lint(document):
     return subprocess.run(list(map(str, command)), env=environment).returncode == 0
 
 
-def run(name, document, url, credential, places, without, folder):
+def run(name, document, url, credential, places, acting, without, folder):
     """One run of schemathesis; tells whether it found nothing."""
     print(f"\n-- {name}", flush=True)
     config = folder / "schemathesis.toml"
     lines = ["[parameters]", *(f'"path.{place}" = "{value}"' for place, value in places.items())]
+    if places:
+        lines.append('"header.X-Xpush-App" = "default"')
     config.write_text("\n".join(lines) + "\n")
     command = [
         pathlib.Path(sys.executable).parent / "schemathesis", "--config-file", config, "run", document, "--url", url,
@@ -75,13 +82,26 @@ def run(name, document, url, credential, places, without, folder):
     for operation in NOT_HERE + without:
         command += ["--exclude-operation-id", operation]
     hooks = ROOT / "tests" / "python" / "api_hooks.py"
-    environment = os.environ | {"SCHEMATHESIS_HOOKS": str(hooks)}
+    environment = os.environ | {"SCHEMATHESIS_HOOKS": str(hooks)} | ({} if acting is None else {"API_ACTING": acting})
     return subprocess.run(list(map(str, command)), cwd=folder, env=environment).returncode == 0
 
 
 def furnish(api):
     """Makes what PLACES name; gives a token of ann."""
-    return None
+    token = None
+    for user in ["bob", "cid", "ann"]:
+        made = api.call("POST", "/v1/users", {"user": user, "password": "correct horse battery staple"})
+        token = made["access_token"]
+    api.call("POST", "/v1/apps", {"app": "shop", "name": "Shop"})
+    members = {"as": "ann", "channel": "chat:team", "title": "Team", "members": ["bob", "cid"], "state": "active"}
+    api.call("POST", "/v1/channels", members)
+    api.call("POST", "/v1/users/ann/devices", {"device": "phone", "platform": "ios"})
+    api.call("PUT", "/v1/users/ann/friends/bob")
+    api.call("PUT", "/v1/users/bob/friends/ann")
+    api.call("PUT", "/v1/users/ann/groups/family", {"name": "Family", "users": ["bob"]})
+    api.call("PUT", "/v1/users/ann/direct/bob")
+    api.call("POST", "/v1/publish", {"channels": ["chat:team", "room:lobby"], "data": {"text": "hello"}})
+    return token
 
 
 def main():
@@ -96,9 +116,17 @@ def main():
             document = folder / "openapi.json"
             document.write_text(json.dumps(api.call("GET", "/v1/openapi.json"), indent=1))
             good = lint(document)
-            runs = [("as operator", api.key, {}, [])]
-            for name, credential, places, without in runs:
-                good &= run(name, document, url, credential, places, without, folder)
+            ann = furnish(api)
+            runs = [
+                ("as operator, where there is something", api.key, PLACES, "ann", ENDS_THE_REST),
+                ("as a user, where there is something", ann, PLACES, "", ENDS_THE_REST),
+                ("as operator, everywhere", api.key, {}, None, []),
+            ]
+            wanted = sys.argv[1:]
+            for number, (name, credential, places, acting, without) in enumerate(runs):
+                if wanted and str(number) not in wanted:
+                    continue
+                good &= run(name, document, url, credential, places, acting, without, folder)
         finally:
             server.terminate()
             good &= server.wait(timeout=30) == 0

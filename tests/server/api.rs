@@ -377,7 +377,7 @@ async fn metrics_are_open_metrics_and_move() {
 #[tokio::test]
 async fn what_is_not_there_is_a_problem_that_can_be_read() {
     let server = ServerProcess::start().await;
-    for path in ["/nothing", "/v1", "/v1/channels/room:a", "/v1/publish/", "/..%2f..%2fetc/passwd", "//"] {
+    for path in ["/nothing", "/v1", "/v1/channel", "/v1/publish/", "/..%2f..%2fetc/passwd", "//"] {
         let answer = get(server.http, path).await;
         assert_eq!((answer.status, answer.code().as_str()), (404, "unknown_command"), "{path}");
         assert_eq!(answer.json()["title"], "Not Found");
@@ -450,19 +450,21 @@ async fn the_openapi_document_has_exactly_the_routes_that_there_are() {
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1."));
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
 
-    let documented: BTreeSet<&str> =
-        document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    // A variable may be called otherwise within.
+    let shape = |path: &str| {
+        let parts = path.split('/').map(|part| if part.starts_with('{') { "{}" } else { part });
+        parts.collect::<Vec<_>>().join("/")
+    };
+    let documented: BTreeSet<String> =
+        document["paths"].as_object().unwrap().keys().map(|path| shape(path)).collect();
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let rooms = std::fs::read_dir(root.join("src/http")).unwrap().map(|entry| entry.unwrap().path());
-    let rust = rooms.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
-    let sources: Vec<String> = rust
-        .chain([root.join("src/serve.rs")])
-        .map(|path| std::fs::read_to_string(path).unwrap().split_whitespace().collect())
-        .collect();
-    let routes: BTreeSet<&str> = sources
+    let served = std::fs::read_to_string(root.join("src/serve.rs")).unwrap();
+    let rooms = super::parity::texts(root.join("src/http")).into_iter().chain([served]);
+    let sources: Vec<String> = rooms.map(|source| source.split_whitespace().collect()).collect();
+    let routes: BTreeSet<String> = sources
         .iter()
         .flat_map(|source| source.split(".route(\"").skip(1))
-        .map(|rest| rest.split('"').next().unwrap())
+        .map(|rest| shape(rest.split('"').next().unwrap()))
         .collect();
     assert_eq!(documented, routes);
 

@@ -12,6 +12,7 @@ mod http;
 mod moves;
 mod nodes;
 mod operator;
+mod parity;
 mod polls;
 mod process;
 mod sessions;
