@@ -573,6 +573,41 @@ mod tests {
     }
 
     #[test]
+    fn nodes_of_before_there_were_answers_read_all_others() {
+        // The layouts as they were.
+        #[derive(Serialize, Deserialize)]
+        enum Older<'a> {
+            #[serde(borrow)]
+            Publication(OlderPublication<'a>),
+        }
+        #[derive(Serialize, Deserialize)]
+        struct OlderPublication<'a> {
+            channel: ChannelName,
+            epoch: u32,
+            offset: u64,
+            message_id: MessageId,
+            event: EventName,
+            binary: bool,
+            #[serde(with = "serde_bytes_slice", borrow)]
+            data: &'a [u8],
+            user: Option<UserId>,
+            time: u64,
+        }
+        let carried = |reply_to| Carried::Publication {
+            channel: "room:a".parse().unwrap(),
+            epoch: Epoch(9),
+            publication: Arc::new(Draft { reply_to, ..draft("p", 1) }.into_publication(7)),
+        };
+        let bytes = carried(None).encode();
+        let older: Older<'_> = rmp_serde::from_slice(&bytes[1..]).unwrap();
+        let mut written = vec![FORMAT];
+        rmp_serde::encode::write(&mut written, &older).unwrap();
+        assert_eq!(written, bytes);
+        assert_eq!(Carried::decode(&written), Some(carried(None)));
+        assert!(rmp_serde::from_slice::<Older<'_>>(&carried(Some(6)).encode()[1..]).is_err());
+    }
+
+    #[test]
     fn what_travels_keeps_its_app() {
         let shop: AppId = "shop".parse().unwrap();
         let channel = "room:a".parse::<ChannelName>().unwrap().within(&shop);

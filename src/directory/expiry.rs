@@ -62,10 +62,10 @@ impl Directory {
         Ok(ExpiryKey(key))
     }
 
-    /// Notes where the message is. A crash may take this back: then the message is looked for.
+    /// Notes where the message is, as durably as that it is to go.
     pub async fn note_place(&self, key: &ExpiryKey, expiry: Expiry, place: Cursor) -> Result<()> {
         let found = Expiry { place: Some(place), ..expiry };
-        self.write(Commit::new().put(key.0.clone(), encode(&found)).soon()).await
+        self.write(Commit::new().put(key.0.clone(), encode(&found))).await
     }
 
     /// It is gone, or will never be.

@@ -33,11 +33,11 @@ impl Node {
         offset: u64,
         deleter: &Deleter,
     ) -> Result<(), Refusal> {
-        let policy = self.policy(channel)?;
-        let log = self.log(policy);
         if channel.app() != *deleter.rights.app() {
             return Err(may_not(channel));
         }
+        let policy = self.rules(channel).await?;
+        let log = self.log(&policy);
         let standing = match &deleter.user {
             Some(user) => self.directory.standing(channel, Some(user)).await?,
             None => crate::directory::Standing::default(),
