@@ -258,7 +258,7 @@ impl Sessions {
     /// The rules of an app changed: the sessions of its users look.
     pub(crate) fn recheck_app(&self, app: &AppId) {
         for present in self.tables().present.values() {
-            if present.user.as_ref().is_none_or(|user| user.app() == *app) {
+            if present.app == *app {
                 present.outbox.ask_recheck(&Recheck::Everything);
             }
         }
@@ -317,7 +317,7 @@ impl Sessions {
     #[must_use]
     pub fn users(&self, app: &AppId) -> Vec<(UserId, usize)> {
         let tables = self.tables();
-        let users = tables.by_user.iter().filter(|(user, _)| user.app() == *app);
+        let users = tables.by_user.iter().filter(|(user, _)| user.is_of(app));
         users.map(|(user, sessions)| (user.clone(), sessions.len())).collect()
     }
 

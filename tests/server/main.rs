@@ -3,6 +3,7 @@
 
 mod accounts;
 mod api;
+mod apps;
 mod backpressure;
 mod client;
 mod crash;
