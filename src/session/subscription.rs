@@ -24,10 +24,6 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    pub(super) fn channel_name(&self) -> &ChannelName {
-        self.channel.name()
-    }
-
     /// Whether joins and leaves are told.
     pub(super) fn show_presence(&self, shown: bool) {
         self.channel.show_presence(self.subscriber, shown && self.channel.policy().presence);

@@ -67,8 +67,14 @@ fn publish(id: u32, channel: &str, data: &str) -> ClientFrame {
 }
 
 /// From the moment when a message was due at one node until a subscriber at another had it.
-async fn across(doors: &ProcessDoors, channel: &'static str) -> Took {
-    let mut subscriber = client(doors, 1, "reader", &[channel]).await;
+pub(crate) async fn across(
+    doors: &ProcessDoors,
+    [from, to]: [usize; 2],
+    rate: u32,
+    measured_for: Duration,
+    channel: &'static str,
+) -> Took {
+    let mut subscriber = client(doors, to, "reader", &[channel]).await;
     let subscribe = |id| {
         ClientFrame::Subscribe(Subscribe { id, channel: channel.parse().unwrap(), cursor: None, last: None })
     };
@@ -76,15 +82,15 @@ async fn across(doors: &ProcessDoors, channel: &'static str) -> Took {
     let began = Instant::now();
     let mut publishing = JoinSet::new();
     for n in 0..SENDERS {
-        let mut publisher = client(doors, 0, &format!("sender-{n}"), &[]).await;
+        let mut publisher = client(doors, from, &format!("sender-{n}"), &[]).await;
         publishing.spawn(async move {
-            let every = Duration::from_secs(1) * SENDERS / RATE;
+            let every = Duration::from_secs(1) * SENDERS / rate;
             let mut ticks = interval_at(began + every * n / SENDERS, every);
             // What is late is sent all the same, and counts from when it was due.
             ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
             loop {
                 let due = ticks.tick().await - began;
-                if due >= WARM_UP + MEASURED_FOR {
+                if due >= WARM_UP + measured_for {
                     return publisher.close().await;
                 }
                 let data = format!("{} {}", due.as_micros(), "x".repeat(100));
@@ -94,7 +100,7 @@ async fn across(doors: &ProcessDoors, channel: &'static str) -> Took {
         });
     }
     let mut took = Vec::new();
-    let expected = MEASURED_FOR.as_secs() as usize * RATE as usize;
+    let expected = measured_for.as_secs() as usize * rate as usize;
     while took.len() < expected {
         let frame = timeout(PATIENCE, subscriber.event()).await.expect("publications come").unwrap();
         let ServerFrame::Publication(publication) = frame else { continue };
@@ -145,7 +151,7 @@ async fn what_a_message_costs_across_nodes() {
     let _alone = nodes::alone().await;
     let (_servers, _nodes, doors) = nodes::start_three().await;
     for (retention, channel) in [("none", "typing:a"), ("recent", "live:a"), ("durable", "room:a")] {
-        let took = across(&doors, channel).await;
+        let took = across(&doors, [0, 1], RATE, MEASURED_FOR, channel).await;
         println!("{RATE} messages/s from one node to another, {retention}: {took}");
         assert!(took.count() > 0);
     }

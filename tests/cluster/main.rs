@@ -9,6 +9,7 @@ mod balancer;
 mod checker;
 mod client;
 mod faults;
+mod flood;
 mod growth;
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -22,6 +23,7 @@ mod nodes;
 mod planted;
 mod polls;
 mod random;
+mod revoke;
 mod routing;
 mod run;
 mod stand_in;

@@ -13,13 +13,18 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     sync::MutexGuard,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
-use xpush::client::{Server, Via, Visit};
+use xpush::{
+    auth::ApiKey,
+    client::{Server, Via, Visit},
+};
 use xpush_protocol::Codec;
 use xpush_test_servers::{Mongo, Redis, ZooKeeper};
 
@@ -34,6 +39,9 @@ const LOOK: Duration = Duration::from_millis(20);
 const PORTS: std::ops::Range<u16> = 30_100..32_700;
 
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
+
+/// May do everything.
+pub(crate) const OPERATOR_KEY: &str = "xpk_operator_of-the-tests";
 
 /// How long a node that leaves gives its clients.
 pub(crate) const DRAIN: Duration = Duration::from_secs(3);
@@ -70,6 +78,15 @@ pub(crate) enum Signal {
 impl Node {
     /// Prepares a node; `start` starts it.
     pub(crate) fn new(name: &str, shared: &Shared) -> Self {
+        Self::of(name, Some(shared))
+    }
+
+    /// A node that shares nothing with any other.
+    pub(crate) fn alone(name: &str) -> Self {
+        Self::of(name, None)
+    }
+
+    fn of(name: &str, shared: Option<&Shared>) -> Self {
         let folder = tempfile::Builder::new().prefix("xpush-test-node-").tempdir().unwrap();
         let (http, tls) = (free_port(), free_port());
         let config = config(name, shared, folder.path());
@@ -227,25 +244,31 @@ fn program() -> Command {
     command
 }
 
-fn config(name: &str, shared: &Shared, folder: &Path) -> toml::Table {
+fn config(name: &str, shared: Option<&Shared>, folder: &Path) -> toml::Table {
     let seconds = |duration: Duration| format!("{}s", duration.as_secs());
-    let value = serde_json::json!({
+    let mut value = serde_json::json!({
         "node": { "name": name, "drain": seconds(DRAIN) },
         "auth": {
             "state_secret": "a state secret of the tests, long enough",
             "anonymous": false,
+            "api_keys": [{ "id": "operator", "sha256": ApiKey::hash(OPERATOR_KEY) }],
             "keys": [{ "algorithm": "HS256", "secret": std::str::from_utf8(harness::SECRET).unwrap() }],
         },
-        "redis": { "url": shared.redis },
-        "mongodb": { "url": shared.mongodb },
-        "zookeeper": { "servers": shared.zookeeper, "session_timeout": seconds(SESSION_TIMEOUT) },
         "namespaces": {
             "room": { "retention": "durable", "history": true },
+            "chat": { "retention": "durable", "access": "members" },
             // More than any run publishes: nothing goes unless all does.
             "live": { "retention": "recent", "size": 100_000, "ttl": "1h", "history": true },
         },
         "store": { "path": folder.join("data") },
     });
+    if let Some(shared) = shared {
+        value["redis"] = serde_json::json!({ "url": shared.redis });
+        value["mongodb"] = serde_json::json!({ "url": shared.mongodb });
+        let session_timeout = seconds(SESSION_TIMEOUT);
+        value["zookeeper"] =
+            serde_json::json!({ "servers": shared.zookeeper, "session_timeout": session_timeout });
+    }
     toml::Table::try_from(value).unwrap()
 }
 
@@ -261,6 +284,32 @@ fn free_port() -> SocketAddr {
         }
     }
     panic!("no free port in {PORTS:?}");
+}
+
+/// One request, beside what clients do. The answer's status and its JSON, if it has any.
+pub(crate) async fn call(
+    node: SocketAddr,
+    method: &str,
+    path: &str,
+    bearer: &str,
+    body: &Value,
+) -> (u16, Value) {
+    let ask = async {
+        let mut stream = TcpStream::connect(node).await.unwrap();
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {node}\r\nauthorization: Bearer {bearer}\r\nconnection: close\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        (status, serde_json::from_str(body).unwrap_or(Value::Null))
+    };
+    timeout(PATIENCE, ask).await.unwrap()
 }
 
 async fn is_ready(url: &str) -> bool {
