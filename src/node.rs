@@ -140,6 +140,7 @@ pub struct Node {
     contacts: Contacts,
     routes: Routes,
     draining: AtomicBool,
+    unchecked: entrance::Unchecked,
     /// An operator wants this node to leave.
     leaving: CancellationToken,
 }
@@ -189,6 +190,7 @@ impl Node {
             contacts: Contacts::default(),
             routes: Routes::default(),
             draining: AtomicBool::new(false),
+            unchecked: entrance::Unchecked::default(),
             leaving: CancellationToken::new(),
         })
     }

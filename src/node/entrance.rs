@@ -1,16 +1,43 @@
 //! Who is let in: whose token or API key it is, by the keys of the configuration, by those of the directory, or by those
 //! of an issuer that an app names.
 
-use std::{net::IpAddr, time::SystemTime};
+use std::{
+    collections::HashSet,
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+    time::SystemTime,
+};
 
-use xpush_protocol::ErrorCode;
+use xpush_protocol::{ErrorCode, UserId};
 
 use super::Node;
 use crate::{
     auth::{ApiKey, ApiKeyError, Backend, Hints, Rights, TokenError},
-    directory::{Directory, DirectoryError},
-    session::Refusal,
+    directory::{Directory, DirectoryError, store::StoreError},
+    session::{Recheck, Refusal},
 };
+
+/// Users who are let in unchecked. With as many the directory has been away for long, and more wait for it.
+const UNCHECKED_LIMIT: usize = 100_000;
+
+/// Users who were let in while the directory was away.
+#[derive(Default)]
+pub(super) struct Unchecked(Mutex<HashSet<UserId>>);
+
+impl Unchecked {
+    fn add(&self, user: &UserId) -> bool {
+        let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_room = users.len() < UNCHECKED_LIMIT;
+        if has_room {
+            users.insert(user.clone());
+        }
+        has_room
+    }
+
+    fn take(&self) -> HashSet<UserId> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 impl Node {
     /// The rights of a client: its token's, or those of nobody where nobody may come in.
@@ -38,8 +65,28 @@ impl Node {
                 },
             }
         };
-        self.check_account(&rights).await?;
+        self.admit(&rights).await?;
         Ok(rights)
+    }
+
+    /// As `check_account`, at the door. Tokens that the application makes don't need the directory to be there: what they
+    /// say is all that can be known then, and is looked at again once it is back.
+    async fn admit(&self, rights: &Rights) -> Result<(), DirectoryError> {
+        let checked = self.check_account(rights).await;
+        let is_ours = rights.account().is_some_and(|account| account.login.is_some());
+        match (&checked, rights.user()) {
+            (Err(DirectoryError::Store(StoreError::Unavailable(_))), Some(user)) if !is_ours => {
+                if self.unchecked.add(user) { Ok(()) } else { checked }
+            }
+            _ => checked,
+        }
+    }
+
+    /// Has those look again who were let in while the directory was away.
+    pub(super) fn recheck_unchecked(&self) {
+        for user in self.unchecked.take() {
+            self.sessions.recheck_user(&user, &Recheck::Account);
+        }
     }
 
     /// Whether the user, the device and the login that rights are of still stand.

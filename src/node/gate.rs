@@ -189,6 +189,7 @@ impl Node {
                     }
                     self.gate.follow(&changes);
                     changes.iter().for_each(|change| self.tell_change(change));
+                    self.recheck_unchecked();
                     if feed.take_missed() {
                         self.gate.forget();
                         self.sessions.recheck_all();

@@ -73,9 +73,12 @@ pub(super) async fn enter(
         )));
     }
     let id = connect.id;
-    let (session, vector) = identify(node, peer, codec, &mut connect)
-        .await
-        .map_err(|refusal| Turned::refused(codec, Some(id), refusal, CloseCode::Unauthenticated))?;
+    let (session, vector) = identify(node, peer, codec, &mut connect).await.map_err(|refusal| {
+        // What is wrong with the server for a while is no reason to give up.
+        let is_ours = refusal.code.may_retry();
+        let code = if is_ours { CloseCode::Internal } else { CloseCode::Unauthenticated };
+        Turned::refused(codec, Some(id), refusal, code)
+    })?;
     let agent = connect.agent.as_deref().unwrap_or("");
     info!(session = %session.id, user = ?session.user(), agent, "connected");
     session.greet(id);

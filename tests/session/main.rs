@@ -6,6 +6,7 @@ mod delivery;
 mod harness;
 mod members;
 mod messages;
+mod outage;
 mod people;
 mod rights;
 
