@@ -63,7 +63,7 @@ pub(in crate::http) async fn create(
         }
     };
     let channel = named_channel(&caller, &name);
-    if !matches!(rules(&api, &channel)?.access, Access::Members | Access::Public | Access::Anonymous) {
+    if !matches!(rules(&api, &channel).await?.access, Access::Members | Access::Public | Access::Anonymous) {
         let message = format!("channels of `{}` have no members: tokens say all", channel.namespace());
         return Err(Refusal::new(ErrorCode::NotSupported, message).into());
     }
@@ -108,7 +108,7 @@ pub(in crate::http) async fn read(
 ) -> Result<Response, Problem> {
     let user = acting(&caller, parameters.acting.as_ref())?;
     let channel = named_channel(&caller, &channel);
-    let open = is_open(rules(&api, &channel)?.access);
+    let open = is_open(rules(&api, &channel).await?.access);
     let seen = api.node.directory.see_channel(&channel, actor(user.as_ref()), open).await?;
     let etag = seen.channel.etag();
     let view = ChannelView::new(seen.channel.value, seen.member.as_ref(), user.as_ref());

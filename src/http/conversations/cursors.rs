@@ -104,7 +104,7 @@ pub(in crate::http) async fn receipts(
         let message = "receipts are for members";
         return Err(Refusal::new(ErrorCode::PermissionDenied, message).into());
     }
-    if !rules(&api, &channel)?.receipts {
+    if !rules(&api, &channel).await?.receipts {
         let message = format!("the namespace `{}` has no receipts", channel.namespace());
         return Err(Refusal::new(ErrorCode::NotSupported, message).into());
     }

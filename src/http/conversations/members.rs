@@ -37,7 +37,7 @@ pub(in crate::http) async fn list(
 ) -> Result<Response, Problem> {
     let user = acting(&caller, parameters.acting.as_ref())?;
     let channel = named_channel(&caller, &channel);
-    let open = is_open(rules(&api, &channel)?.access);
+    let open = is_open(rules(&api, &channel).await?.access);
     let directory = &api.node.directory;
     let seen = directory.see_channel(&channel, actor(user.as_ref()), open).await?;
     let is_in = seen.member.as_ref().is_some_and(|member| member.state == MemberState::Active);
@@ -77,7 +77,7 @@ pub(in crate::http) async fn put(
     let PutBody { role, state, acting: named } = body;
     let user = acting(&caller, named.as_ref())?;
     let (channel, target) = (named_channel(&caller, &channel), target.within(caller.app()));
-    let open = is_open(rules(&api, &channel)?.access);
+    let open = is_open(rules(&api, &channel).await?.access);
     let directory = &api.node.directory;
     let acted = if user.as_ref() == Some(&target) {
         if role.is_some() || state.is_some_and(|state| state != MemberState::Active) {
@@ -108,7 +108,7 @@ pub(in crate::http) async fn join(
         return Err(Refusal::new(ErrorCode::InvalidField, "`as` is missing: who joins?").into());
     };
     let channel = named_channel(&caller, &channel);
-    let open = is_open(rules(&api, &channel)?.access);
+    let open = is_open(rules(&api, &channel).await?.access);
     let acted = api.node.directory.join(&channel, &user, open).await?;
     answer(acted, Some(&user))
 }

@@ -38,8 +38,8 @@ pub(super) fn routes() -> Router<Api> {
 }
 
 /// What holds for a channel in its app.
-fn rules<'a>(api: &'a Api, channel: &ChannelName) -> Result<&'a Policy, Refusal> {
-    api.node.policy(channel)
+async fn rules(api: &Api, channel: &ChannelName) -> Result<Policy, Refusal> {
+    api.node.rules(channel).await
 }
 
 /// Whether every user, or everybody, may be in the channels of a namespace with this access.
