@@ -138,7 +138,10 @@ impl Directory {
             if self.store.get(&key).await?.is_some() {
                 return Err(DirectoryError::AlreadyExists("app"));
             }
-            let commit = Commit::new().expect(key.clone(), None).put(key, encode(&created));
+            let commit = Commit::new()
+                .expect(key.clone(), None)
+                .put(key, encode(&created))
+                .tell(&Change::App { app: app.clone() });
             Ok((with_issuers(commit, app, &AppPolicy::default(), &created.policy), ()))
         })
         .await?;

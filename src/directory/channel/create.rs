@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use serde_json::json;
 use xpush_protocol::{ChannelName, UserId};
 
 use super::{Channel, ChannelProfile, DIRECT_NAMESPACE, Kind, Life};
@@ -12,6 +13,7 @@ use crate::directory::{
     role::Role,
     store::{Commit, CommitError},
 };
+use crate::webhook::HookEvent;
 
 /// Members that a channel begins with, beside who makes it: one commit makes them all.
 pub const INITIAL_MEMBERS: usize = 100;
@@ -81,7 +83,13 @@ impl Directory {
             blocked: false,
             life: Life::Live,
         };
-        let commit = founding(channel, &record, &members);
+        let commit = founding(channel, &record, &members).after(
+            self,
+            HookEvent::ChannelCreated,
+            &channel.app(),
+            channel.local(),
+            || json!({ "channel": channel, "kind": Kind::Group, "creator": creator, "members": others }),
+        );
         match self.store.commit(commit).await {
             Ok(()) => {}
             Err(CommitError::Conflict) => return Err(DirectoryError::AlreadyExists("channel")),

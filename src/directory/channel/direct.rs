@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use base64::Engine as _;
 use ring::digest::{Context, SHA256};
+use serde_json::json;
 use xpush_protocol::{ChannelName, UserId};
 
 use super::{Channel, ChannelProfile, Kind, Life, create::founding};
@@ -18,6 +19,7 @@ use crate::directory::{
     role::Role,
     store::Commit,
 };
+use crate::webhook::HookEvent;
 
 /// The namespace of direct channels.
 pub const DIRECT_NAMESPACE: &str = "dm";
@@ -78,6 +80,13 @@ impl Directory {
                 for (key, friend) in friend_keys.iter().zip(friends) {
                     commit = commit.expect(key.clone(), friend.map(|friend| friend.version));
                 }
+                let commit = commit.after(
+                    self,
+                    HookEvent::ChannelCreated,
+                    &name.app(),
+                    name.local(),
+                    || json!({ "channel": name, "kind": Kind::Direct, "creator": user, "members": [other] }),
+                );
                 Ok((commit, true))
             })
             .await?;

@@ -1,6 +1,7 @@
 //! A channel goes: at once for everybody, and then its members are removed, some in a commit. Whoever asks again goes on
 //! where that stopped.
 
+use serde_json::json;
 use xpush_protocol::ChannelName;
 
 use super::{Channel, Kind, Life};
@@ -10,6 +11,7 @@ use crate::directory::{
     record,
     store::{Commit, CommitError},
 };
+use crate::webhook::HookEvent;
 
 /// Members that one commit removes: two keys each, well within a store's transaction.
 const REMOVED_AT_ONCE: usize = 200;
@@ -32,6 +34,7 @@ impl Directory {
                     // Somebody began it, and may have died.
                     return Ok((Commit::new(), false));
                 }
+                let asking = actor;
                 let actor = self.require_action(&found.value, channel, actor, Action::DeleteChannel);
                 let actor = actor.await?;
                 if found.value.kind == Kind::Direct && actor.is_some() {
@@ -47,7 +50,15 @@ impl Directory {
                 }
                 let going = Channel { life: Life::Going, ..found.value };
                 let change = Change::Channel { app: channel.app(), channel: channel.clone() };
-                Ok((commit.put(key.clone(), record::encode(&going)).tell(&change), true))
+                let by = asking.user();
+                let commit = commit.put(key.clone(), record::encode(&going)).tell(&change).after(
+                    self,
+                    HookEvent::ChannelDeleted,
+                    &channel.app(),
+                    channel.local(),
+                    || json!({ "channel": channel, "by": by }),
+                );
+                Ok((commit, true))
             })
             .await?;
         self.sweep(channel).await?;

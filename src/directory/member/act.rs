@@ -1,5 +1,6 @@
 //! How a membership changes: by who acts, on whom, in which channel, all three as they are at that moment.
 
+use serde_json::json;
 use xpush_protocol::{ChannelName, UserId};
 
 use super::{Member, MemberState, Mine};
@@ -10,6 +11,7 @@ use crate::directory::{
     role::Role,
     store::{Commit, Key},
 };
+use crate::webhook::HookEvent;
 
 /// What an act is judged by.
 pub(super) struct Scene {
@@ -64,6 +66,13 @@ impl Directory {
             let acted = Acted { before: scene.target.as_ref().map(|target| target.value.clone()), after };
             let commit = if acted.is_change() {
                 let mut commit = scene.commit(channel, target, &acted)?;
+                if let Some((event, member)) = scene.told(&acted) {
+                    commit = commit.after(self, event, &channel.app(), channel.local(), || {
+                        let (role, state) = (member.role, acted.after.as_ref().map(|after| after.state));
+                        let by = actor.user();
+                        json!({ "channel": channel, "user": target, "role": role, "state": state, "by": by })
+                    });
+                }
                 if let (Some(key), Some(actor), false) = (&actor_key, &scene.actor, scene.is_self) {
                     // Whose right is taken away at this moment no longer acts.
                     commit = commit.expect(key.clone(), Some(actor.version));
@@ -177,6 +186,17 @@ impl Scene {
             channel: channel.clone(),
             user: target.clone(),
         }))
+    }
+
+    /// What webhooks are told of it: who comes in, and who is in no more.
+    fn told<'a>(&self, acted: &'a Acted) -> Option<(HookEvent, &'a Member)> {
+        let is_in = |member: &&Member| member.state == MemberState::Active;
+        match (acted.before.as_ref().filter(is_in), acted.after.as_ref().filter(is_in)) {
+            (None, Some(after)) => Some((HookEvent::MemberJoined, after)),
+            (Some(before), None) if self.is_self => Some((HookEvent::MemberLeft, before)),
+            (Some(before), None) => Some((HookEvent::MemberKicked, before)),
+            _ => None,
+        }
     }
 
     /// The channel with its counts as they are then.
