@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use xpush_protocol::ErrorCode;
 
@@ -34,7 +33,7 @@ pub struct Webhook {
     pub id: String,
     pub url: String,
     pub events: Vec<HookEvent>,
-    /// Signs what is sent. Absent in what is given: the one there is stays, or a new one is made.
+    /// Signs what is sent. Absent in what is given: the one there is stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<HookSecret>,
     /// For `before` events: what holds if it does not answer.
@@ -99,15 +98,6 @@ pub enum OnFailure {
 pub struct HookSecret(String);
 
 impl HookSecret {
-    #[must_use]
-    pub fn random() -> Self {
-        let mut bytes = [0; 32];
-        // A system without randomness does not come so far: sessions have random ids.
-        #[allow(clippy::expect_used)]
-        getrandom::fill(&mut bytes).expect("the system has randomness");
-        Self(format!("whsec_{}", URL_SAFE_NO_PAD.encode(bytes)))
-    }
-
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -202,8 +192,7 @@ fn default_attempts() -> u32 {
     DEFAULT_ATTEMPTS
 }
 
-/// Checks a list that shall hold from now on in the place of `present`. One without a secret keeps that of its id, or
-/// gets a new one; who answers may show the new ones (those that `given` did not have), this once.
+/// Checks a list that shall hold from now on in the place of `present`. One without a secret keeps that of its id.
 pub fn accept(given: Vec<Webhook>, present: &[Webhook]) -> Result<Vec<Webhook>, Refusal> {
     let invalid = |message: String| Refusal::new(ErrorCode::InvalidField, message);
     if given.len() > MAX_WEBHOOKS {
@@ -217,7 +206,13 @@ pub fn accept(given: Vec<Webhook>, present: &[Webhook]) -> Result<Vec<Webhook>, 
         }
         let known = present.iter().find(|other| other.id == webhook.id);
         let kept = || known.and_then(|known| known.secret.clone());
-        webhook.secret = webhook.secret.or_else(kept).or_else(|| Some(HookSecret::random()));
+        webhook.secret = webhook.secret.or_else(kept);
+        if webhook.secret.is_none() {
+            return Err(invalid(format!(
+                "the webhook {:?}: `secret` is missing; it signs what is sent",
+                webhook.id
+            )));
+        }
         accepted.push(webhook);
     }
     Ok(accepted)
@@ -243,15 +238,14 @@ mod tests {
 
     #[test]
     fn a_secret_is_kept_by_its_id_and_never_shown() {
-        let first = accept(vec![hook(json!({}))], &[]).unwrap();
+        assert!(accept(vec![hook(json!({}))], &[]).unwrap_err().message.contains("secret"));
+        let first = accept(vec![hook(json!({ "secret": "abcdefghijklmnop" }))], &[]).unwrap();
         let made = first[0].secret.clone().unwrap();
-        assert!(made.expose().len() >= MIN_SECRET && accept(first.clone(), &[]).is_ok());
         let again = accept(vec![hook(json!({ "timeout_ms": 500 }))], &first).unwrap();
         assert_eq!(again[0].secret, Some(made.clone()));
         let given = accept(vec![hook(json!({ "secret": "0123456789abcdef" }))], &again).unwrap();
         assert_eq!(given[0].secret, Some("0123456789abcdef".into()));
-        let other = accept(vec![hook(json!({ "id": "b" }))], &given).unwrap();
-        assert_ne!(other[0].secret, given[0].secret);
+        assert!(accept(vec![hook(json!({ "id": "b" }))], &given).is_err(), "another one's is not taken");
         let text = serde_json::to_string(&shown(&first)).unwrap();
         assert!(!text.contains(made.expose()) && !text.contains("secret"), "{text}");
         assert!(!format!("{first:?}").contains(made.expose()));
@@ -275,14 +269,17 @@ mod tests {
             (json!({ "timeout_ms": 0 }), "timeout_ms"),
             (json!({ "timeout_ms": 60_000 }), "timeout_ms"),
             (json!({ "max_attempts": 0 }), "max_attempts"),
+            (json!({}), "secret"),
         ] {
             let refusal = accept(vec![hook(change)], &[]).unwrap_err();
             assert_eq!(refusal.code, ErrorCode::InvalidField);
             assert!(refusal.message.contains(field), "{field}: {}", refusal.message);
         }
-        assert!(accept(vec![hook(json!({})), hook(json!({}))], &[]).is_err());
-        let many = (0..=MAX_WEBHOOKS).map(|n| hook(json!({ "id": format!("a{n}") }))).collect();
-        assert!(accept(many, &[]).is_err());
+        let named = |id: String| hook(json!({ "id": id, "secret": "abcdefghijklmnop" }));
+        assert!(accept(vec![named("a".into()), named("a".into())], &[]).is_err());
+        let many = |n: usize| (0..n).map(|n| named(format!("a{n}"))).collect();
+        assert!(accept(many(MAX_WEBHOOKS), &[]).is_ok());
+        assert!(accept(many(MAX_WEBHOOKS + 1), &[]).is_err());
     }
 
     #[test]

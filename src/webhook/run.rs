@@ -123,7 +123,11 @@ impl Webhooks {
         let looking = async {
             tokio::select! {
                 () = cancel.cancelled() => {}
-                () = async { tokio::join!(self.follow(directory), self.look_for_entries(directory), self.look_for_marks(directory, log)); } => {}
+                () = async {
+                    // A mark that no webhook minds is forgotten: so it has to be known which there are.
+                    self.load_first(directory).await;
+                    tokio::join!(self.follow(directory), self.look_for_entries(directory), self.look_for_marks(directory, log));
+                } => {}
             }
         };
         tokio::join!(looking, self.tell_lines(directory, log, cancel));
@@ -148,15 +152,24 @@ impl Webhooks {
         let _ = timeout(STOP_DEADLINE, async { while telling.next().await.is_some() {} }).await;
     }
 
+    async fn load_first(&self, directory: &Directory) {
+        while let Err(error) = self.load(directory).await {
+            warn!(%error, "the apps' webhooks can't be read yet; none is called");
+            sleep(RELOAD_PAUSE).await;
+        }
+    }
+
     async fn follow(&self, directory: &Directory) {
         let mut lost = false;
         loop {
+            if !lost {
+                let _ = timeout(RELOAD_INTERVAL, self.changed.notified()).await;
+            }
             match self.load(directory).await {
                 Ok(()) => {
                     if std::mem::take(&mut lost) {
                         info!("the apps' webhooks can be read again");
                     }
-                    let _ = timeout(RELOAD_INTERVAL, self.changed.notified()).await;
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut lost, true) {

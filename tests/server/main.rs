@@ -21,5 +21,6 @@ mod polls;
 mod process;
 mod sessions;
 mod tokens;
+mod webhooks;
 mod websocket;
 mod wires;

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::directory::PageQuery;
+use crate::directory::{PageQuery, store::contract::on_every_store};
 use xpush_protocol::{AppId, ErrorCode};
 
 const MESSAGES: &[&str] = &["message.published"];
@@ -9,6 +9,52 @@ const MESSAGES: &[&str] = &["message.published"];
 fn offsets(data: &[Value], channel: &str) -> Vec<u64> {
     let of = |data: &&Value| data["channel"] == channel;
     data.iter().filter(of).map(|data| data["offset"].as_u64().unwrap()).collect()
+}
+
+on_every_store!(two_nodes_tell_all_in_order_on_any_store a_dead_letter_is_kept_and_sent_again_on_any_store);
+
+async fn two_nodes_tell_all_in_order_on_any_store(store: Arc<dyn Store>) {
+    let hooks = json!([webhook("a", &["message.published", "member.joined"], json!({}))]);
+    let world = World::real(store, hooks).await;
+    let receiver = Receiver::doing((0..200).map(|_| Does::Wait(Duration::from_millis(2))));
+    let mut nodes = [world.running(&receiver).await, world.running(&receiver).await];
+    for n in 1..=30 {
+        let node = &nodes[n as usize % 2];
+        node.publish("room:a", n, true).await;
+        let data = || json!({ "channel": "joined", "offset": n });
+        let commit =
+            Commit::new().after(&node.directory, HookEvent::MemberJoined, &AppId::default(), "room:a", data);
+        world.store.commit(commit).await.unwrap();
+        // Those of one moment come in either order.
+        sleep(Duration::from_millis(2)).await;
+    }
+    until("all are told", || receiver.taken().iter().filter(|taken| taken.ended).count() >= 60).await;
+    for node in &mut nodes {
+        node.stop().await;
+    }
+    for of in ["room:a", "joined"] {
+        assert_eq!(offsets(&receiver.data(), of), (1..=30).collect::<Vec<u64>>(), "{of}");
+    }
+    assert_eq!(keys(&world, "hook").await, 0);
+}
+
+async fn a_dead_letter_is_kept_and_sent_again_on_any_store(store: Arc<dyn Store>) {
+    let hook = webhook("a", MESSAGES, json!({ "max_attempts": 1 }));
+    let world = World::real(store, json!([hook])).await;
+    let receiver = Receiver::doing([Does::Answer(500, json!({}))]);
+    let mut node = world.running(&receiver).await;
+    node.publish("room:a", 1, true).await;
+    node.publish("room:a", 2, true).await;
+    until("the second is told", || receiver.taken().len() == 2).await;
+    node.stop().await;
+    let letters = dead(&node).await;
+    assert_eq!((letters.len(), letters[0].attempts), (1, 1));
+    node.directory.retry_dead_letter(&AppId::default(), &letters[0].id).await.unwrap();
+    node.run();
+    until("the first is told", || receiver.taken().len() == 3).await;
+    node.stop().await;
+    assert_eq!(offsets(&receiver.data(), "room:a"), [1, 2, 1]);
+    assert!(dead(&node).await.is_empty());
 }
 
 async fn dead(node: &TestHooks) -> Vec<DeadLetter> {
@@ -78,7 +124,7 @@ async fn a_slow_webhook_holds_up_nobody_else() {
         }
     }
     let receiver = Receiver::doing([]);
-    let directory = Arc::new(Directory::new(Arc::clone(&world.store) as Arc<dyn Store>));
+    let directory = Arc::new(Directory::new(Arc::clone(&world.store)));
     let mut hooks = Webhooks::new(Arc::clone(&directory.hooks));
     hooks.clock = clock;
     hooks.dial_by(Arc::new(Half(Arc::clone(&receiver))));

@@ -136,16 +136,26 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// What nodes share.
 pub(super) struct World {
-    pub(super) store: Arc<Memory>,
+    pub(super) store: Arc<dyn Store>,
     pub(super) log: Arc<dyn Log>,
+    clock: fn() -> u64,
 }
 
 impl World {
     /// The default app has these webhooks.
     pub(super) async fn with(webhooks: Value) -> Self {
+        Self::on(Arc::new(Memory::default()), clock, webhooks).await
+    }
+
+    /// On a real store, in real time.
+    pub(super) async fn real(store: Arc<dyn Store>, webhooks: Value) -> Self {
+        Self::on(store, now, webhooks).await
+    }
+
+    async fn on(store: Arc<dyn Store>, clock: fn() -> u64, webhooks: Value) -> Self {
         let keep = fixture::keep("room", Keep { count: None, age: None });
         let log = crate::log::Memory::new(keep, Capacity { channels: 1_000, bytes: 64 << 20 });
-        let world = Self { store: Arc::default(), log: Arc::new(log) };
+        let world = Self { store, log: Arc::new(log), clock };
         world.set("default", webhooks).await;
         world
     }
@@ -158,9 +168,9 @@ impl World {
 
     /// A node that calls this receiver.
     pub(super) async fn node(&self, receiver: &Arc<Receiver>) -> TestHooks {
-        let directory = Arc::new(Directory::new(Arc::clone(&self.store) as Arc<dyn Store>));
+        let directory = Arc::new(Directory::new(Arc::clone(&self.store)));
         let mut hooks = Webhooks::new(Arc::clone(&directory.hooks));
-        hooks.clock = clock;
+        hooks.clock = self.clock;
         hooks.dial_by(Arc::clone(receiver) as Arc<dyn Dial>);
         let node = TestHooks { hooks: Arc::new(hooks), directory, log: Arc::clone(&self.log), running: None };
         node.hooks.load(&node.directory).await.unwrap();
@@ -213,7 +223,8 @@ impl TestHooks {
         if self.hooks.must_mark(&policy, &channel) {
             self.hooks.mark(&self.directory, &*self.log, &channel).await.unwrap();
         }
-        let draft = crate::publication::Draft { time: clock(), ..fixture::draft(channel.local(), n) };
+        let draft =
+            crate::publication::Draft { time: self.hooks.now(), ..fixture::draft(channel.local(), n) };
         fixture::append(&*self.log, &channel, draft).await;
         if told {
             self.hooks.published(&policy, &channel);
