@@ -267,6 +267,15 @@ async fn a_message_is_deleted_by_a_backend_or_by_who_wrote_it() {
             (gone, json!({"offset": 2}), Some("ann")),
         ]
     );
+    let answer =
+        json!({"channels": ["room:a"], "data": 1, "reply_to": 2, "mentions": ["bob"], "expires_in": 60_000});
+    assert_eq!(post_as(server.http, "/v1/publish", &as_ann, &answer).await.status, 200);
+    let page = request(server.http, "GET", path, &as_ann, "").await.json();
+    let publications = page["publications"].as_array().unwrap();
+    assert_eq!((publications.len(), &publications[4]["reply_to"]), (5, &json!(2)));
+    let many = json!({"channels": ["room:a"], "data": 1, "mentions": vec!["bob"; 21]});
+    let refused = post_as(server.http, "/v1/publish", &as_ann, &many).await;
+    assert_eq!((refused.status, refused.code().as_str()), (400, "invalid_field"));
     let reserved = json!({"channels": ["room:a"], "event": "xpush.deleted", "data": {"offset": 1}});
     let refused = post_as(server.http, "/v1/publish", &[("authorization", &backend)], &reserved).await;
     assert_eq!((refused.status, refused.code().as_str()), (400, "invalid_field"));
