@@ -1,5 +1,7 @@
 //! What every log promises, as tests. Each backend runs all of them: `contract!` makes one test of each.
 
+mod redaction;
+
 use std::{any::Any, collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
@@ -10,7 +12,7 @@ use super::{
     Appended, Extent, From, Keep, KeepByNamespace, Log, LogError, Query,
     fixture::{append, channel, draft, keep, offsets},
 };
-use crate::publication::{DELETED, Draft, Publisher};
+use crate::publication::{Draft, Publisher};
 
 /// A log of a backend, and what must live as long.
 pub(super) type Opened = (Arc<dyn Log>, Box<dyn Any>);
@@ -76,6 +78,8 @@ contract!(redis, |keep| Box::pin(async {
     let link = crate::redis::Link::connect(&settings).await.unwrap();
     (std::sync::Arc::new(crate::log::Redis::new(link, 1, keep)) as _, Box::new(server) as _)
 }));
+
+pub(super) use self::redaction::*;
 
 type Open = fn(KeepByNamespace) -> LocalBoxFuture<'static, Opened>;
 
@@ -330,114 +334,6 @@ pub(super) async fn an_append_whose_future_was_dropped_is_appended(open: Open) {
     drop(log.append(&room, draft("ann", 1)).await.unwrap());
     assert_eq!(append(&*log, &room, draft("ann", 2)).await.cursor().offset, 2);
     assert_eq!(said(&*log, &room).await, [1, 2]);
-}
-
-/// `false`: this log can't, and says so.
-async fn can_redact(log: &dyn Log) -> bool {
-    if !log.redacts() {
-        append(log, &channel("room:z"), draft("ann", 1)).await;
-        let refused = log.redact(&channel("room:z"), 1).await;
-        assert!(matches!(refused, Err(LogError::CannotRedact)), "{refused:?}");
-    }
-    log.redacts()
-}
-
-pub(super) async fn what_is_deleted_is_gone_and_its_place_stays(open: Open) {
-    let (log, _guard) = open(KeepByNamespace::new()).await;
-    if !can_redact(&*log).await {
-        return;
-    }
-    let room = channel("room:a");
-    let binary = Payload::Binary(Binary(Bytes::from_static(b"secret")));
-    let user = Some("Ann Ü.".parse().unwrap());
-    let drafts = [
-        draft("ann", 1),
-        Draft { user, reply_to: Some(1), ..draft("ann", 2) },
-        Draft { payload: binary, ..draft("bob", 3) },
-        draft("ann", 4),
-    ];
-    let mut expected = Vec::new();
-    for draft in drafts {
-        let Appended::New { publication, .. } = append(&*log, &room, draft).await else {
-            panic!("it is new")
-        };
-        expected.push(publication);
-    }
-    for offset in [2, 3, 2] {
-        assert!(log.redact(&room, offset).await.unwrap(), "{offset}");
-        let left = expected[offset as usize - 1].redacted();
-        expected[offset as usize - 1] = Arc::new(left);
-    }
-    let forward = log.read(&room, ALL).await.unwrap();
-    assert_eq!((forward.extent.first, forward.extent.top), (1, 4));
-    assert_eq!(forward.publications, expected);
-    let backward = log.read(&room, Query { from: From::Before(None), ..ALL }).await.unwrap();
-    expected.reverse();
-    assert_eq!(backward.publications, expected);
-}
-
-pub(super) async fn a_retry_of_a_deleted_message_finds_its_place(open: Open) {
-    let ((log, _guard), room) = five(open).await;
-    if !can_redact(&*log).await {
-        return;
-    }
-    assert!(log.redact(&room, 2).await.unwrap());
-    let Appended::Duplicate(place) = append(&*log, &room, draft("ann", 2)).await else {
-        panic!("it is not new")
-    };
-    assert_eq!(place.offset, 2);
-    let page = log.read(&room, Query { from: From::After(1), limit: 1, bytes: 1 }).await.unwrap();
-    assert_eq!(page.publications[0].event.as_str(), DELETED);
-}
-
-pub(super) async fn what_is_not_there_can_not_be_deleted(open: Open) {
-    let (log, _guard) = open(keep("chat", Keep { count: Some(10), age: None })).await;
-    if !can_redact(&*log).await {
-        return;
-    }
-    assert!(!log.redact(&channel("room:a"), 1).await.unwrap());
-    for room in [channel("room:a"), channel("chat:a")] {
-        for chunk in 0..10 {
-            let mut pending = Vec::new();
-            for n in 1..=100 {
-                pending.push(log.append(&room, draft("ann", chunk * 100 + n)).await.unwrap());
-            }
-            for pending in pending {
-                pending.await.unwrap();
-            }
-        }
-    }
-    for offset in [0, 1001, u64::MAX] {
-        assert!(!log.redact(&channel("room:a"), offset).await.unwrap(), "{offset}");
-    }
-    let was_trimmed = async || !log.redact(&channel("chat:a"), 1).await.unwrap();
-    xpush_test_servers::until("the first is trimmed", was_trimmed).await;
-    assert_eq!(said(&*log, &channel("room:a")).await, (1..=1000).collect::<Vec<_>>());
-}
-
-pub(super) async fn a_message_is_deleted_while_others_come(open: Open) {
-    let ((log, _guard), room) = five(open).await;
-    if !can_redact(&*log).await {
-        return;
-    }
-    let appends = async {
-        for n in 6..=205 {
-            append(&*log, &room, draft("ann", n)).await;
-        }
-    };
-    let deletes = async {
-        for offset in 1..=5 {
-            assert!(log.redact(&room, offset).await.unwrap());
-            let page =
-                log.read(&room, Query { from: From::After(0), limit: 5, bytes: 1 << 20 }).await.unwrap();
-            let gone = page.publications.iter().filter(|there| there.event.as_str() == DELETED).count();
-            assert_eq!(gone as u64, offset, "a reader that comes after the answer sees it");
-        }
-    };
-    tokio::join!(appends, deletes);
-    let page = log.read(&room, ALL).await.unwrap();
-    assert_eq!(offsets(&page), (1..=205).collect::<Vec<_>>());
-    assert_eq!(page.publications.iter().filter(|there| there.event.as_str() == DELETED).count(), 5);
 }
 
 #[tokio::test]
