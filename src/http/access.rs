@@ -214,7 +214,6 @@ pub(super) async fn check_origin(State(api): State<Api>, request: Request, next:
         HeaderValue::from_static("etag, retry-after, idempotency-replayed"),
     );
     headers.insert(header::VARY, HeaderValue::from_static("origin"));
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("etag, retry-after"));
     if preflight {
         headers.insert(
             header::ACCESS_CONTROL_ALLOW_METHODS,
