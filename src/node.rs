@@ -35,7 +35,7 @@ use futures_util::{
     FutureExt as _,
     future::{BoxFuture, ready},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, trace, warn};
 use xpush_protocol::{
@@ -69,6 +69,9 @@ use crate::{
     session::{Departed, Entering, Refusal, Sessions},
     webhook::Webhooks,
 };
+
+/// Beyond it a connection begins without its app's login mode: the store is away.
+const LOGIN_MODE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What this node takes.
 #[derive(Debug, Clone)]
@@ -469,10 +472,11 @@ impl Node {
         session: &SessionId,
         since: u64,
     ) {
-        let policy = match self.directory.policy(&user.app()).await {
-            Ok(policy) => policy,
-            // Nobody is kept out for a store that is away.
-            Err(error) => return debug!(%user, %error, "the app's login mode is not known"),
+        // Nobody is kept out, or waiting, for a store that is away.
+        let policy = match timeout(LOGIN_MODE_PATIENCE, self.directory.policy(&user.app())).await {
+            Ok(Ok(policy)) => policy,
+            Ok(Err(error)) => return debug!(%user, %error, "the app's login mode is not known"),
+            Err(_) => return debug!(%user, "the app's login mode is not known in time"),
         };
         let device = match (policy.login, device) {
             (LoginMode::PerUser, _) => None,

@@ -122,6 +122,12 @@ impl Rights {
         Self { app: AppId::default(), user: None, account: None, expires: None, grants: [grant].into() }
     }
 
+    /// Nothing but what everybody may.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self { app: AppId::default(), user: None, account: None, expires: None, grants: [].into() }
+    }
+
     /// Everything in this app, and nothing in another.
     #[must_use]
     pub fn everything_in(app: AppId) -> Self {

@@ -154,17 +154,17 @@ async fn identify_in_own_app(node: &Node, parts: &Parts) -> Result<Caller, Refus
             return Err(Refusal::new(ErrorCode::Internal, "the server did not note who is calling"));
         };
         // A name that leads to this machine from elsewhere (DNS rebinding) is no loopback call.
-        if !authority_is_loopback(host(&parts.headers, &parts.uri)) {
+        let is_elsewhere = !authority_is_loopback(host(&parts.headers, &parts.uri));
+        let rights = node.without_token(peer.ip(), is_elsewhere).await.map_err(|refusal| {
+            if refusal.code != ErrorCode::Unauthenticated {
+                return refusal;
+            }
             let message = "no credential: send `Authorization: Bearer` with a token or an API key";
-            return Err(Refusal::new(ErrorCode::Unauthenticated, message));
-        }
-        let rights = node.authenticate(None, peer.ip()).await?;
-        return Ok(Caller {
-            rights,
-            publisher: Publisher::backend("anonymous"),
-            is_backend: true,
-            is_operator: true,
-        });
+            Refusal::new(ErrorCode::Unauthenticated, message)
+        })?;
+        let is_backend = rights.is_everything();
+        let publisher = Publisher::backend("anonymous");
+        return Ok(Caller { rights, publisher, is_backend, is_operator: is_backend });
     };
     let bearer = credential.to_str().ok().and_then(|text| {
         let (scheme, rest) = text.split_once(' ')?;

@@ -8,12 +8,13 @@ use std::{
     time::SystemTime,
 };
 
-use xpush_protocol::{ErrorCode, UserId};
+use xpush_protocol::{AppId, ErrorCode, UserId};
 
 use super::Node;
 use crate::{
     auth::{ApiKey, ApiKeyError, Backend, Hints, Rights, TokenError},
     directory::{Directory, DirectoryError, store::StoreError},
+    namespace::Access,
     session::{Recheck, Refusal},
 };
 
@@ -40,12 +41,24 @@ impl Unchecked {
 }
 
 impl Node {
-    /// The rights of a client: its token's, or those of nobody where nobody may come in.
-    pub async fn authenticate(&self, token: Option<&str>, address: IpAddr) -> Result<Rights, Refusal> {
-        match token {
-            Some(token) => self.verify(token).await,
-            None => Ok(self.auth.anonymous(address).ok_or(TokenError::Missing)?),
+    /// The rights of who shows no token: everything for this machine where that is allowed, else what everybody may, if
+    /// some namespace is open to everybody. `is_elsewhere`: whatever the address, it is called from another machine.
+    pub async fn without_token(&self, address: IpAddr, is_elsewhere: bool) -> Result<Rights, Refusal> {
+        match self.auth.anonymous(address).filter(|_| !is_elsewhere) {
+            Some(rights) => Ok(rights),
+            None if self.is_open().await? => Ok(Rights::nobody()),
+            None => Err(TokenError::Missing.into()),
         }
+    }
+
+    /// Whether something is open to who has no token at all. It is of the default app: nobody has said of which other.
+    async fn is_open(&self) -> Result<bool, Refusal> {
+        let is_configured = self.namespaces.iter().any(|(_, policy)| policy.access == Access::Anonymous);
+        if is_configured {
+            return Ok(true);
+        }
+        let policy = self.directory.policy(&AppId::default()).await?;
+        Ok(policy.namespaces.values().any(|rules| rules.access == Some(Access::Anonymous)))
     }
 
     /// The rights of a token. One of a user whose login, device or account was taken back is none.

@@ -16,15 +16,19 @@ const BASES_LIMIT: usize = 16;
 
 impl Node {
     /// A node to use, for who has this token, or none where none is needed; its wires for a page that came over TLS
-    /// or not. `avoid`: a node that the client could not reach, which may be dead before that is known here.
+    /// or not. `is_elsewhere`: whatever the address, it is called from another machine. `avoid`: a node that the client could not reach, which may be dead before that is known here.
     pub async fn ticket(
         &self,
         token: Option<String>,
         avoid: Option<&str>,
         peer: IpAddr,
+        is_elsewhere: bool,
         secure: bool,
     ) -> Result<TicketAnswer, Refusal> {
-        let rights = self.authenticate(token.as_deref(), peer).await?;
+        let rights = match &token {
+            Some(token) => self.verify(token).await?,
+            None => self.without_token(peer, is_elsewhere).await?,
+        };
         let nodes = self.membership.nodes().borrow().clone();
         // A user comes to the same node with every device; who has no name goes anywhere.
         let key =

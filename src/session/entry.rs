@@ -98,10 +98,10 @@ async fn identify(
     let of_ticket = connect.ticket.as_deref().map(|ticket| node.open_ticket(ticket)).transpose()?.flatten();
     let token =
         connect.token.clone().or(of_ticket).or_else(|| state.as_ref().and_then(|state| state.token.clone()));
-    if token.is_none() && peer.is_foreign_page() {
-        return Err(Refusal::new(ErrorCode::Unauthenticated, "a page from elsewhere needs a token"));
-    }
-    let rights = node.authenticate(token.as_deref(), peer.address.ip()).await?;
+    let rights = match &token {
+        Some(token) => node.verify(token).await?,
+        None => node.without_token(peer.address.ip(), peer.is_foreign_page()).await?,
+    };
     connect.enter(rights.app());
     node.webhooks.before_connect(&rights, peer.address.ip(), connect.agent.as_deref()).await?;
     // A session belongs to who began it: with the state of somebody else one gets a session of one's own. Nobody of one

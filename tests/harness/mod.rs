@@ -46,6 +46,8 @@ pub struct Options {
     pub anonymous: bool,
     pub limits: Limits,
     pub recent_size: u64,
+    /// Of the namespace `open`, which there is only then.
+    pub open: Option<Access>,
 }
 
 impl Default for Options {
@@ -58,7 +60,7 @@ impl Default for Options {
             publishes_per_second: 0,
             ping_interval: Duration::from_secs(15),
         };
-        Self { anonymous: true, limits, recent_size: 100 }
+        Self { anonymous: true, limits, recent_size: 100, open: None }
     }
 }
 
@@ -73,7 +75,13 @@ impl TestNode {
 
     pub fn in_folder(folder: TempDir, options: Options) -> Self {
         let recent = Keep { count: Some(options.recent_size), age: Some(Duration::from_secs(60)) };
-        let namespaces = namespaces(options.recent_size);
+        let open = options.open.map(|access| {
+            let retention = Retention::Durable { keep: Keep { count: None, age: None } };
+            ("open".parse().unwrap(), Policy { retention, access, history: true, ..Policy::default() })
+        });
+        let all = namespaces(options.recent_size);
+        let namespaces: Namespaces =
+            all.iter().map(|(name, policy)| (name.clone(), *policy)).chain(open).collect();
         let none = Keep { count: Some(0), age: None };
         let in_memory: KeepByNamespace =
             HashMap::from([("live".parse().unwrap(), recent), ("typing".parse().unwrap(), none)]);

@@ -277,3 +277,34 @@ async fn a_later_session_ends_the_earlier_ones_where_there_may_be_one() {
     let mut second = second;
     second.call(|id| ClientFrame::Ping(xpush_protocol::Ping { id })).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_namespace_that_is_open_to_everybody_needs_no_login_and_opens_no_other() {
+    let open = Some(xpush::namespace::Access::Anonymous);
+    let node = TestNode::with(Options { anonymous: false, open, ..Options::default() });
+    let mut guest = node.client_with(Codec::Json, Connect::default()).await.unwrap();
+    guest.subscribe("open:square").await;
+    guest.publish("open:square", "hello").await.unwrap();
+    assert_eq!(guest.publication().await, (1, "\"hello\"".into()));
+    for name in ["room:a", "chat:a", "inbox:ann"] {
+        assert_eq!(code(guest.subscribe_at(name, None).await.unwrap_err()), ErrorCode::PermissionDenied);
+        assert_eq!(code(guest.publish(name, 1).await.unwrap_err()), ErrorCode::PermissionDenied);
+    }
+    // Who has a name, and is banned, is no better off than nobody.
+    let mut ann = person(&node, "ann").await;
+    ann.subscribe("open:square").await;
+}
+
+#[tokio::test]
+async fn a_public_namespace_is_for_users_and_not_for_nobody() {
+    let open = Some(xpush::namespace::Access::Public);
+    let node = TestNode::with(Options { anonymous: false, open, ..Options::default() });
+    let refused = node.client_with(Codec::Json, Connect::default()).await.err().unwrap();
+    assert_eq!(code(refused), ErrorCode::Unauthenticated);
+    let mut ann = person(&node, "ann").await;
+    ann.subscribe("open:square").await;
+    ann.publish("open:square", "hello").await.unwrap();
+    let keep_out = node.node.directory.ban(&channel("open:square"), Actor::Backend, &user("ann")).await;
+    // A channel that nobody made has no members, and so no bans.
+    keep_out.unwrap_err();
+}
