@@ -8,6 +8,7 @@
 mod balancer;
 mod checker;
 mod client;
+mod directory;
 mod faults;
 mod flood;
 mod growth;

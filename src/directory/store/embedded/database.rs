@@ -157,15 +157,18 @@ impl Database {
     }
 
     pub(super) fn scan(&self, scan: &Scan) -> Result<Vec<(Key, Entry)>, StoreError> {
-        let Some((from, to)) = bounds(scan) else { return Ok(Vec::new()) };
+        let Some(range) = bounds(scan) else { return Ok(Vec::new()) };
         let limit = scan.limit.clamp(1, SCAN_LIMIT);
-        let found = self.db.snapshot().range::<Vec<u8>, _>(&self.entries, (from, to));
+        let found = self.db.snapshot().range(&self.entries, range);
         if scan.backward { page(found.rev(), limit) } else { page(found, limit) }
     }
 }
 
+/// From a key to another.
+type Range = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
 /// Between which keys the scan's entries are; none if there are none.
-fn bounds(scan: &Scan) -> Option<(Bound<Vec<u8>>, Bound<Vec<u8>>)> {
+fn bounds(scan: &Scan) -> Option<Range> {
     let first = scan.prefix.as_str().as_bytes().to_vec();
     let mut end = first.clone();
     // What is text never has the highest byte, so the last one can be counted up.
