@@ -98,12 +98,14 @@ pub(crate) async fn run(args: ChannelArgs) -> anyhow::Result<ExitCode> {
             let mut body = Map::new();
             body.insert("channel".into(), json!(channel));
             body.insert("public".into(), public.into());
-            // Operators put people in; they need not accept.
-            body.insert("state".into(), "active".into());
-            body.insert("members".into(), json!(member));
             title.map(|title| body.insert("title".into(), title.into()));
             owner.map(|owner| body.insert("as".into(), json!(owner)));
-            print(api.send(Method::POST, "/v1/channels", Some(body.into())).await?)?;
+            let made = api.send(Method::POST, "/v1/channels", Some(body.into())).await?;
+            // In the operator's own name: they need not accept, and need no account yet.
+            for user in member {
+                api.send(Method::PUT, &of(&channel, "members", &user), Some(json!({}))).await?;
+            }
+            print(made)?;
         }
         What::Show { channel } => print(api.get::<Value>(&api.server, &at(&channel, "")).await?)?,
         What::List { user, json } => {

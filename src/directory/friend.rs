@@ -135,9 +135,7 @@ impl Directory {
     /// `user` does not want to hear of `other` any more, nor be seen by him.
     pub async fn block(&self, user: &UserId, other: &UserId) -> Result<Friend> {
         check_two(user, other)?;
-        if !self.user_exists(&other.app(), other).await? {
-            return Err(DirectoryError::NotFound("user"));
-        }
+        // Also one whom only the application knows, or who is gone: he may have written all the same.
         let limit = self.quotas(&user.app()).await?.friends;
         // Whom strangers ask so often can still block them: theirs is an entry already.
         let room = self
