@@ -11,7 +11,7 @@ use crate::directory::{
     member::{Member, MemberState, Mine},
     millis, record,
     role::Role,
-    store::{Commit, CommitError},
+    store::{Commit, Key},
 };
 use crate::webhook::HookEvent;
 
@@ -83,18 +83,18 @@ impl Directory {
             blocked: false,
             life: Life::Live,
         };
-        let commit = founding(channel, &record, &members).after(
-            self,
-            HookEvent::ChannelCreated,
-            &channel.app(),
-            channel.local(),
-            || json!({ "channel": channel, "kind": Kind::Group, "creator": creator, "members": others }),
-        );
-        match self.store.commit(commit).await {
-            Ok(()) => {}
-            Err(CommitError::Conflict) => return Err(DirectoryError::AlreadyExists("channel")),
-            Err(CommitError::Store(error)) => return Err(error.into()),
-        }
+        let key = Channel::key(channel);
+        self.change(|| async {
+            // One that went is there, too.
+            if self.read::<Channel>(&key).await?.is_some() {
+                return Err(DirectoryError::AlreadyExists("channel"));
+            }
+            let told =
+                || json!({ "channel": channel, "kind": Kind::Group, "creator": creator, "members": others });
+            let (app, commit) = (channel.app(), founding(channel, &record, &members));
+            Ok((commit.after(self, HookEvent::ChannelCreated, &app, channel.local(), told), ()))
+        })
+        .await?;
         Ok((self.require_channel(channel).await?, others))
     }
 
@@ -123,7 +123,7 @@ impl Directory {
 
 /// Writes a channel that is not there yet, with its members.
 pub(super) fn founding(channel: &ChannelName, record: &Channel, members: &[Member]) -> Commit {
-    fn put(commit: Commit, key: crate::directory::store::Key, record: &impl Record) -> Commit {
+    fn put(commit: Commit, key: Key, record: &impl Record) -> Commit {
         commit.put(key, record::encode(record))
     }
     let key = Channel::key(channel);

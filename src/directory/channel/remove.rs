@@ -6,10 +6,10 @@ use xpush_protocol::ChannelName;
 
 use super::{Channel, Kind, Life};
 use crate::directory::{
-    Action, Actor, Change, Directory, DirectoryError, Result,
+    Action, Actor, Change, Directory, DirectoryError, Result, Tagged,
     member::{Member, Mine},
     record,
-    store::{Commit, CommitError},
+    store::Commit,
 };
 use crate::webhook::HookEvent;
 
@@ -68,20 +68,19 @@ impl Directory {
     /// Removes the members of a channel that is going.
     pub(in crate::directory) async fn sweep(&self, channel: &ChannelName) -> Result<()> {
         let app = channel.app();
-        loop {
-            let page = self.list::<Member>(Member::prefix(channel), None, REMOVED_AT_ONCE).await?;
-            if page.is_empty() {
-                break;
-            }
-            let mut commit = Commit::new();
-            for (key, member) in page {
-                let user = member.value.user.within(&app);
-                commit = commit.delete(key).delete(Mine::key(channel, &user));
-            }
-            match self.store.commit(commit).await {
-                Ok(()) | Err(CommitError::Conflict) => {}
-                Err(CommitError::Store(error)) => return Err(error.into()),
-            }
+        let mut are_left = true;
+        while are_left {
+            are_left = self
+                .change(|| async {
+                    let page = self.list::<Member>(Member::prefix(channel), None, REMOVED_AT_ONCE).await?;
+                    let are_left = page.len() == REMOVED_AT_ONCE;
+                    let remove = |commit: Commit, (key, member): (_, Tagged<Member>)| {
+                        let user = member.value.user.within(&app);
+                        commit.delete(key).delete(Mine::key(channel, &user))
+                    };
+                    Ok((page.into_iter().fold(Commit::new(), remove), are_left))
+                })
+                .await?;
         }
         let key = Channel::key(channel);
         self.change(|| async {

@@ -129,8 +129,16 @@ impl Directory {
         if left.is_change() {
             return Ok(left);
         }
-        // With the last one, the channel goes.
-        self.delete_channel(channel, actor, None).await?;
+        // With the last one, the channel goes; not with somebody who came in just now.
+        let found = self.require_channel(channel).await?;
+        let deleted = match found.value.members {
+            0 | 1 => self.delete_channel(channel, actor, Some(found.version)).await,
+            _ => Err(DirectoryError::Stale),
+        };
+        deleted.map_err(|error| match error {
+            DirectoryError::Stale => DirectoryError::Busy("others are changing the same; try again".into()),
+            error => error,
+        })?;
         Ok(Acted { after: None, ..left })
     }
 
