@@ -283,6 +283,12 @@ test("tokens in localStorage are found again, and rubbish there is nobody's", ()
       kept.set("xpush:test", rubbish);
       assert.equal(store.read(), undefined, rubbish);
     }
+    // A browser that keeps nothing: the session is the page's.
+    storage.setItem = () => {
+      throw new Error("full");
+    };
+    store.write(session);
+    assert.deepEqual(store.read(), session);
   } finally {
     Reflect.deleteProperty(globalThis, "localStorage");
   }

@@ -1,7 +1,7 @@
 import { Emitter } from "@xpush/client";
 import type { InboxEvents, MyChannel, Platform } from "@xpush/client/platform";
 import { everyPage } from "./pages.js";
-import { textOf } from "./words.js";
+import { DELETED_TEXT, textOf } from "./words.js";
 
 /** Milliseconds in which what was received is gathered before the server is told: one word for many messages. */
 const GATHERED = 250;
@@ -12,7 +12,7 @@ export interface Conversation extends Omit<MyChannel, "last" | "unread" | "read"
   read: number;
   /** The newest message's offset. */
   top: number;
-  last: { text: string; time: number; user: string | undefined } | undefined;
+  last: { offset: number; text: string; time: number; user: string | undefined } | undefined;
 }
 
 /** The channels of which one is a member, newest first, with what is unread. */
@@ -73,8 +73,16 @@ export class Conversations extends Emitter<{ change: undefined }> {
     // What one says oneself, one has read.
     if (user === this.me && one.read >= one.top) one.read = offset;
     one.top = offset;
-    if (text !== undefined) one.last = { text, time, user };
+    if (text !== undefined) one.last = { offset, text, time, user };
     this.received(channel, offset);
+    this.emit("change", undefined);
+  }
+
+  /** A message's words were taken away. */
+  deleted(channel: string, offset: number): void {
+    const one = this.known.get(channel);
+    if (one?.last?.offset !== offset) return;
+    one.last = { ...one.last, text: DELETED_TEXT };
     this.emit("change", undefined);
   }
 
@@ -98,7 +106,7 @@ export class Conversations extends Emitter<{ change: undefined }> {
 
   private take(channel: MyChannel, before: Conversation | undefined): void {
     const { last, unread: _, read = 0, top = 0, ...rest } = channel;
-    const newest = last && { text: textOf(last), time: last.time, user: last.user };
+    const newest = last && { offset: last.offset, text: textOf(last), time: last.time, user: last.user };
     // What was heard meanwhile is newer than the list.
     const isOld = before !== undefined && before.top > top;
     this.known.set(channel.channel, {

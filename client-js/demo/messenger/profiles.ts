@@ -7,6 +7,7 @@ const KEPT = 2_000;
 /** What users are called. */
 export class Profiles extends Emitter<{ change: string }> {
   private readonly known = new Map<string, Profile | undefined>();
+  private readonly loading = new Map<string, Promise<void>>();
 
   constructor(private readonly platform: Platform) {
     super();
@@ -16,6 +17,13 @@ export class Profiles extends Emitter<{ change: string }> {
   nameOf(user: string): string {
     if (!this.known.has(user)) void this.load(user);
     return this.known.get(user)?.name || user;
+  }
+
+  /** The name, once it is known. */
+  async name(user: string): Promise<string> {
+    this.nameOf(user);
+    await this.loading.get(user);
+    return this.nameOf(user);
   }
 
   statusOf(user: string): string {
@@ -28,13 +36,15 @@ export class Profiles extends Emitter<{ change: string }> {
     this.emit("change", profile.user);
   }
 
-  private async load(user: string): Promise<void> {
+  private load(user: string): Promise<void> {
     // Asked once: a user without a profile is called by its id.
     this.known.set(user, undefined);
-    try {
-      this.learn(await this.platform.users.get(user));
-    } catch {
+    const loading = this.platform.users.get(user).then(
+      (profile) => this.learn(profile),
       // Gone, or not for us to see.
-    }
+      () => {},
+    );
+    this.loading.set(user, loading);
+    return loading.finally(() => this.loading.delete(user));
   }
 }

@@ -186,8 +186,10 @@ export class Talk {
       this.receipts.take({ user, read: offset });
       this.bubbles.ticks();
     }
-    const text = deletedBy(publication) === undefined ? textOf(publication) : undefined;
-    this.desk.conversations.said(this.conversation.channel, offset, user, text, time);
+    const { conversations } = this.desk;
+    const gone = deletedBy(publication);
+    conversations.said(this.channel.name, offset, user, gone === undefined ? textOf(publication) : undefined, time);
+    if (gone !== undefined) conversations.deleted(this.channel.name, gone);
     this.seen();
   }
 

@@ -1,6 +1,6 @@
 // The messenger, for who is signed in.
 
-import type { Platform } from "@xpush/client/platform";
+import type { FriendState, Platform } from "@xpush/client/platform";
 import { byId, mount, reason } from "../dom.js";
 import { toast } from "../toast.js";
 import type { View } from "../view.js";
@@ -19,6 +19,12 @@ import { Settings } from "./settings.js";
 import { Status } from "./status.js";
 import { Talk } from "./talk.js";
 import { Writers } from "./writers.js";
+
+/** What an inbox's word about a friend is to a person. */
+const FRIEND_NEWS: { readonly [state in FriendState]?: string } = {
+  incoming: "wants to be your friend",
+  friends: "is your friend now",
+};
 
 export class MessengerView implements View {
   private readonly desk: Desk;
@@ -109,8 +115,8 @@ export class MessengerView implements View {
       inbox.on("kick", (event) => this.thrownOut(event.channel)),
       inbox.on("ban", (event) => this.thrownOut(event.channel)),
       inbox.on("friend", ({ user, state }) => {
-        if (state === "incoming") toast(`${profiles.nameOf(user)} wants to be your friend`);
-        if (state === "friends") toast(`${profiles.nameOf(user)} is your friend now`);
+        const news = FRIEND_NEWS[state];
+        if (news) void profiles.name(user).then((name) => this.closed || toast(`${name} ${news}`));
         void contacts.load();
         void presences.ask(user);
       }),

@@ -41,9 +41,13 @@ export class MemoryStore implements TokenStore {
 
 /** In `localStorage`: kept over reloads, and shared by the tabs of an origin. */
 export class LocalStore implements TokenStore {
+  /** Where the browser keeps nothing: full, or told not to. */
+  private unkept: Session | undefined;
+
   constructor(readonly name: string) {}
 
   read(): Session | undefined {
+    if (this.unkept) return this.unkept;
     try {
       const session = JSON.parse(localStorage.getItem(this.name) ?? "null") as Session | null;
       return session && typeof session.refresh === "string" ? session : undefined;
@@ -53,8 +57,13 @@ export class LocalStore implements TokenStore {
   }
 
   write(session: Session | undefined): void {
-    if (session) localStorage.setItem(this.name, JSON.stringify(session));
-    else localStorage.removeItem(this.name);
+    this.unkept = undefined;
+    try {
+      if (session) localStorage.setItem(this.name, JSON.stringify(session));
+      else localStorage.removeItem(this.name);
+    } catch {
+      this.unkept = session;
+    }
   }
 
   watch(changed: () => void): () => void {

@@ -30,6 +30,8 @@ export declare class MemoryStore implements TokenStore {
 /** In `localStorage`: kept over reloads, and shared by the tabs of an origin. */
 export declare class LocalStore implements TokenStore {
     readonly name: string;
+    /** Where the browser keeps nothing: full, or told not to. */
+    private unkept;
     constructor(name: string);
     read(): Session | undefined;
     write(session: Session | undefined): void;
