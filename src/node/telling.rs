@@ -266,12 +266,14 @@ impl Node {
         }
         let members = self.directory.hearers(channel, mentions, TOLD_MEMBERS).await?;
         let all = members.iter().filter_map(|(member, notify)| {
-            let is_mentioned = mentions.contains(member);
+            // The author's other devices show what this one said, whatever the author wants to be told of others.
+            let is_author = Some(member) == user.as_ref();
+            let is_mentioned = !is_author && mentions.contains(member);
             let what = if is_mentioned { "mention" } else { "message" };
             // What was told once is taken back from everybody.
-            (deletes.is_some() || notify.hears(is_mentioned)).then(|| (member.clone(), what))
+            (is_author || deletes.is_some() || notify.hears(is_mentioned)).then(|| (member.clone(), what))
         });
-        Ok(all.filter(|(member, _)| deletes.is_some() || Some(member) != user.as_ref()).collect())
+        Ok(all.collect())
     }
 }
 

@@ -200,6 +200,11 @@ async fn the_inbox_tells_of_channels_that_are_not_open_and_of_what_was_missed() 
     let mentioned = cid.subscribe_at("inbox:cid", Some(xpush_protocol::Cursor { offset: 0, ..begin })).await;
     mentioned.unwrap();
     assert_eq!(cid.until(publication).await.event.as_str(), "mention");
+    // What she said is news to her other devices.
+    let mut phone = person(&node, "ann").await;
+    let said = phone.subscribe_at("inbox:ann", Some(xpush_protocol::Cursor { offset: 0, ..begin })).await;
+    said.unwrap();
+    assert_eq!(phone.until(publication).await.data.unwrap().as_str(), expected);
     // Away, and back with its cursor.
     drop(bob);
     let notice = Notice::Role { channel: channel(ROOM), role: Role::Admin };

@@ -70,8 +70,8 @@ export class Conversations extends Emitter<{ change: undefined }> {
     const one = this.known.get(channel);
     if (!one) return void this.load();
     if (offset <= one.top) return;
-    // What one says oneself, one has read.
-    if (user === this.me && one.read >= one.top) one.read = offset;
+    // Who writes has read what was there.
+    if (user === this.me) one.read = offset;
     one.top = offset;
     if (text !== undefined) one.last = { offset, text, time, user };
     this.received(channel, offset);
