@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
 import { ApiError, LocalStore, Platform, inboxOf, type PlatformEvents } from "../src/platform/index.js";
 import type { Session, TokenStore } from "../src/platform/token-store.js";
+import { FakeNet } from "./fake-net.js";
 
 /** What was asked: method, path with its query, body, and the token that was shown. */
 interface Asked {
@@ -231,6 +232,62 @@ test("signed out while a refresh is under way: what comes belongs to nobody", as
   assert.equal(platform.user, undefined);
 });
 
+test("the session shows the token, and its next one before it ends", async () => {
+  await withNet(async (net, platform, server) => {
+    net.expiresIn = server.lifetime = 100;
+    await platform.login({ user: "ann", password: "secret" });
+    const client = platform.client();
+    assert.equal(platform.client(), client);
+    await net.pass(50);
+    assert.equal(net.live.of("connect")[0]?.token, "access-1");
+    await net.pass(81_000);
+    assert.deepEqual(net.live.of("refresh").map(({ token }) => token), ["access-2"]);
+  });
+});
+
+test("thrown out for good, the tokens are forgotten; for a session elsewhere, they are kept", async () => {
+  for (const [closeCode, reason, user] of [
+    [4504, "revoked", undefined],
+    [4505, "elsewhere", "ann"],
+  ] as const) {
+    await withNet(async (net, platform) => {
+      await platform.login({ user: "ann", password: "secret" });
+      const client = platform.client();
+      const ended: PlatformEvents["ended"][] = [];
+      platform.on("ended", (event) => ended.push(event));
+      await net.pass(50);
+      net.live.ends(closeCode);
+      await net.pass(50);
+      assert.deepEqual([ended.map((event) => event.reason), platform.user, client.state], [[reason], user, "closed"]);
+      if (user) assert.notEqual(platform.client(), client);
+    });
+  }
+});
+
+test("an inbox tells what happens by name, and that something was lost", async () => {
+  await withNet(async (net, platform) => {
+    await platform.login({ user: "ann", password: "secret" });
+    const heard: unknown[] = [];
+    platform.inbox.on("message", ({ channel, offset }) => heard.push([channel, offset]));
+    platform.inbox.on("friend", ({ user, state }) => heard.push([user, state]));
+    platform.inbox.on("gap", () => heard.push("gap"));
+    await Promise.all([platform.inbox.subscribe(), net.pass(50)]);
+    let offset = 0;
+    for (const [event, data] of [
+      ["message", { channel: "chat:a", offset: 3, event: "message" }],
+      ["of a newer server", {}],
+      ["friend", { user: "bob", state: "incoming" }],
+      ["friend", "nothing that we know"],
+    ] as const) {
+      net.live.frame({ publication: { channel: "inbox:ann", offset: ++offset, message_id: `m${offset}`, event, data, time: 0 } });
+    }
+    net.live.frame({ gap: { channel: "inbox:ann", epoch: 3, from: 5, to: 6 } });
+    await net.pass(10);
+    assert.deepEqual(heard, [["chat:a", 3], ["bob", "incoming"], "gap"]);
+    assert.equal(platform.inbox.cursor?.offset, 6);
+  });
+});
+
 test("two tabs share one session: the second refresh takes what the first brought", async () => {
   const kept = new SharedStore();
   const { server, platform: one } = await signedIn({ store: kept });
@@ -354,6 +411,19 @@ test("an inbox has a channel's name, whatever the user's id", () => {
   assert.equal(inboxOf("~ann"), "inbox:~fmFubg");
   assert.equal(inboxOf("jürgen"), "inbox:~asO8cmdlbg".replace("asO8cmdlbg", Buffer.from("jürgen").toString("base64url")));
 });
+
+/** A platform whose session is over a net of its own. */
+async function withNet(task: (net: FakeNet, platform: Platform, server: FakeServer) => Promise<void>): Promise<void> {
+  const net = new FakeNet();
+  const server = new FakeServer();
+  const platform = new Platform("https://x", { fetch: server.fetch, client: net.options });
+  try {
+    await task(net, platform, server);
+  } finally {
+    platform.close();
+    net.restore();
+  }
+}
 
 /** One storage for several tabs, which tells each what another wrote. */
 class SharedStore implements TokenStore {
