@@ -56,6 +56,8 @@ export class Details {
     byId("messenger").classList.toggle("with-details", open);
     this.opener.setAttribute("aria-expanded", String(open));
     this.draw();
+    // Nobody is told of each who joins or leaves.
+    if (open) void this.talk?.loadMembers();
     if (open) this.panel.querySelector<HTMLElement>("button")?.focus();
     else if (had) this.opener.focus();
   }

@@ -151,11 +151,11 @@ export class Talk {
       channel.on("signal", ({ event, user }) => {
         if (event === "typing" && user !== undefined && user !== desk.me) this.writers.seen(user);
       }),
+      channel.on("join", ({ member }) => this.sighted(member.user)),
       channel.on("unsubscribed", ({ reason }) => {
         if (reason === "revoked") this.events.shut("You are no longer in this conversation.");
       }),
       channel.on("subscribed", () => void this.loadMembers()),
-      channel.on("join", ({ member }) => member.user !== undefined && void desk.presences.ask(member.user)),
       channel.on("leave", ({ member }) => member.user !== undefined && void desk.presences.ask(member.user)),
     );
     const { signal } = this.over;
@@ -181,6 +181,7 @@ export class Talk {
     if (isFull) this.next = { epoch: this.epoch, offset: this.bubbles.oldest ?? offset };
     this.state.textContent = "";
     if (user !== undefined) {
+      this.sighted(user, false);
       this.writers.stopped(user);
       // Who writes has read what stands before.
       this.receipts.take({ user, read: offset });
@@ -191,6 +192,14 @@ export class Talk {
     conversations.said(this.channel.name, offset, user, gone === undefined ? textOf(publication) : undefined, time);
     if (gone !== undefined) conversations.deleted(this.channel.name, gone);
     this.seen();
+  }
+
+  /** Who is here and was not in the list has just joined. */
+  private sighted(user: string | undefined, came = true): void {
+    if (user === undefined) return;
+    if (came) void this.desk.presences.ask(user);
+    const known = this.members.some((member) => member.user === user && member.state === "active");
+    if (!known && this.members.length > 0) void this.loadMembers();
   }
 
   /** The page of history before what is shown. */
