@@ -63,7 +63,7 @@ export class Settings {
     const name = device.name ?? device.device;
     const here = device.device === this.desk.platform.device;
     const text = make("span", "grow");
-    text.append(make("b", "", name), make("span", "snippet", here ? "this device" : device.connected ? "online" : lastSeen(device.last_seen)));
+    text.append(make("b", "", name), make("span", "snippet", here ? "this device" : lastSeen(device.last_seen)));
     const item = make("li", "row person");
     item.dataset.device = device.device;
     item.append(text);

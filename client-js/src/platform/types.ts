@@ -34,9 +34,8 @@ export interface DeviceInput {
 export interface Device extends DeviceInput {
   readonly device: string;
   readonly created: number;
+  /** As `created`: milliseconds since 1970. */
   readonly last_seen: number;
-  /** A session of it is live now. */
-  readonly connected?: boolean;
 }
 
 export interface Credentials {
@@ -87,8 +86,6 @@ export interface UserPresence {
   readonly state: PresenceState;
   /** Milliseconds since 1970. */
   readonly last_seen?: number;
-  /** The kinds of devices that are connected. */
-  readonly platforms?: readonly string[];
 }
 
 export type FriendState = "requested" | "incoming" | "friends" | "blocked";

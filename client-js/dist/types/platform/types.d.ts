@@ -33,9 +33,8 @@ export interface DeviceInput {
 export interface Device extends DeviceInput {
     readonly device: string;
     readonly created: number;
+    /** As `created`: milliseconds since 1970. */
     readonly last_seen: number;
-    /** A session of it is live now. */
-    readonly connected?: boolean;
 }
 export interface Credentials {
     readonly user: string;
@@ -79,8 +78,6 @@ export interface UserPresence {
     readonly state: PresenceState;
     /** Milliseconds since 1970. */
     readonly last_seen?: number;
-    /** The kinds of devices that are connected. */
-    readonly platforms?: readonly string[];
 }
 export type FriendState = "requested" | "incoming" | "friends" | "blocked";
 export interface Friend {
