@@ -95,8 +95,8 @@ export class Conversations extends Emitter<{ change: undefined }> {
   wasRead(channel: string, offset: number): void {
     const one = this.known.get(channel);
     if (!one || offset <= one.read) return;
+    // The message itself may be told later: then its text is news yet.
     one.read = offset;
-    one.top = Math.max(one.top, offset);
     this.emit("change", undefined);
   }
 

@@ -40,8 +40,10 @@ export class Details {
     const { conversation } = this.talk;
     const head = make("header", "details-head");
     const title = titleOf(this.desk, conversation);
+    const close = button("icon", "Close", icon("close"), () => this.toggle(false));
+    close.dataset.key = "close";
     head.append(
-      button("icon", "Close", icon("close"), () => this.toggle(false)),
+      close,
       conversation.user !== undefined ? face(this.desk, conversation.user) : groupFace(title, conversation.channel),
       make("h2", "", title),
       make("p", "soft", conversation.user !== undefined ? this.aboutUser(conversation.user) : this.aboutGroup()),
