@@ -45,7 +45,7 @@ pub struct AppPolicy {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub namespaces: BTreeMap<Namespace, NamespaceRules>,
     pub quotas: Quotas,
-    /// Pages that may call and connect, beside those of the configuration.
+    /// If there, only pages of these may use the app, of those that the configuration lets call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origins: Option<Vec<String>>,
     /// Whom the server calls.

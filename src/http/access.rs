@@ -132,6 +132,13 @@ impl FromRequestParts<Api> for Visitor {
 const APP_HEADER: &str = "x-xpush-app";
 
 async fn identify(node: &Node, parts: &Parts) -> Result<Caller, Refusal> {
+    let caller = identify_in_named_app(node, parts).await?;
+    let origin = parts.headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+    node.check_page(&caller.rights, origin).await?;
+    Ok(caller)
+}
+
+async fn identify_in_named_app(node: &Node, parts: &Parts) -> Result<Caller, Refusal> {
     let caller = identify_in_own_app(node, parts).await?;
     let mut named = parts.headers.get_all(APP_HEADER).iter();
     let Some(app) = named.next() else { return Ok(caller) };

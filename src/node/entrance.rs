@@ -23,20 +23,29 @@ const UNCHECKED_LIMIT: usize = 100_000;
 
 /// Users who were let in while the directory was away.
 #[derive(Default)]
-pub(super) struct Unchecked(Mutex<HashSet<UserId>>);
+pub(super) struct Unchecked(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    /// Their sessions may be on their way in: they are looked at a moment later.
+    new: HashSet<UserId>,
+    old: HashSet<UserId>,
+}
 
 impl Unchecked {
     fn add(&self, user: &UserId) -> bool {
-        let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_room = users.len() < UNCHECKED_LIMIT;
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_room = waiting.new.len() < UNCHECKED_LIMIT;
         if has_room {
-            users.insert(user.clone());
+            waiting.new.insert(user.clone());
         }
         has_room
     }
 
     fn take(&self) -> HashSet<UserId> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = std::mem::take(&mut waiting.new);
+        std::mem::replace(&mut waiting.old, new)
     }
 }
 
@@ -82,9 +91,9 @@ impl Node {
         Ok(rights)
     }
 
-    /// As `check_account`, at the door. Tokens that the application makes don't need the directory to be there: what they
-    /// say is all that can be known then, and is looked at again once it is back.
-    async fn admit(&self, rights: &Rights) -> Result<(), DirectoryError> {
+    /// As `check_account`, for sessions and at the door. Tokens that the application makes don't need the directory to be
+    /// there: what they say is all that can be known then, and is looked at again once it is back.
+    pub(crate) async fn admit(&self, rights: &Rights) -> Result<(), DirectoryError> {
         let checked = self.check_account(rights).await;
         let is_ours = rights.account().is_some_and(|account| account.login.is_some());
         match (&checked, rights.user()) {
@@ -95,15 +104,33 @@ impl Node {
         }
     }
 
-    /// Has those look again who were let in while the directory was away.
+    /// Has those look again who were let in while the directory was away. Called once in a while, as long as it answers.
     pub(super) fn recheck_unchecked(&self) {
         for user in self.unchecked.take() {
             self.sessions.recheck_user(&user, &Recheck::Account);
         }
     }
 
+    /// Whether pages of this origin may use the app that rights are of. The configuration has let them call already.
+    pub(crate) async fn check_page(&self, rights: &Rights, origin: Option<&str>) -> Result<(), Refusal> {
+        let Some(origin) = origin else { return Ok(()) };
+        let policy = match self.directory.policy(rights.app()).await {
+            Ok(policy) => policy,
+            // What the configuration says holds on without it.
+            Err(DirectoryError::Store(StoreError::Unavailable(_))) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        match &policy.origins {
+            Some(allowed) if !allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) => {
+                let message = "pages of this origin may not use this app; add it to `policy.origins`";
+                Err(Refusal::new(ErrorCode::PermissionDenied, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the user, the device and the login that rights are of still stand.
-    pub(crate) async fn check_account(&self, rights: &Rights) -> Result<(), DirectoryError> {
+    async fn check_account(&self, rights: &Rights) -> Result<(), DirectoryError> {
         match (rights.user(), rights.account()) {
             (Some(user), Some(account)) => self.directory.check_account(rights.app(), user, account).await,
             _ => Ok(()),

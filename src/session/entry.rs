@@ -102,6 +102,7 @@ async fn identify(
         Some(token) => node.verify(token).await?,
         None => node.without_token(peer.address.ip(), peer.is_foreign_page()).await?,
     };
+    node.check_page(&rights, peer.origin.as_deref()).await?;
     connect.enter(rights.app());
     node.webhooks.before_connect(&rights, peer.address.ip(), connect.agent.as_deref()).await?;
     // A session belongs to who began it: with the state of somebody else one gets a session of one's own. Nobody of one

@@ -57,15 +57,15 @@ impl Rechecks {
 impl Session {
     /// Looks at what may be gone. Gives the goodbye, if it is the account.
     ///
-    /// Where the directory can't be asked, the session is sent away, to ask again when it is back: it was told that
-    /// something was taken, and must not go on as if nothing had been.
+    /// Where the directory can't be asked, a session of a login is sent away, to ask again when it is back: it was told that
+    /// something was taken, and must not go on as if nothing had been. One of the application's token looks again then.
     pub(super) async fn recheck(&mut self) -> Option<Farewell> {
         let rechecks = self.outbox.take_rechecks();
         if rechecks.is_empty() {
             return None;
         }
         if rechecks.account
-            && let Err(error) = self.node.check_account(&self.rights).await
+            && let Err(error) = self.node.admit(&self.rights).await
         {
             let code = match error {
                 DirectoryError::Store(_) | DirectoryError::Busy(_) => CloseCode::Internal,

@@ -546,6 +546,59 @@ async fn a_registration_that_is_sent_again_is_done_once() {
 }
 
 #[tokio::test]
+async fn friends_see_who_is_there_and_who_is_blocked_does_not() {
+    let server = ServerProcess::start().await;
+    let key = server.dev_key("api_key");
+    let (ann, bob) = (register(&server, "ann").await, register(&server, "bob").await);
+    let eve = register(&server, "eve").await;
+    let seen = async |tokens: &Value| {
+        call(server.http, "GET", "/v1/users/ann/presence", token(tokens), Value::Null).await
+    };
+    refused(&seen(&bob).await, 403, "permission_denied");
+    for (tokens, path) in [(&bob, "/v1/users/bob/friends/ann"), (&ann, "/v1/users/ann/friends/bob")] {
+        assert_eq!(call(server.http, "PUT", path, token(tokens), Value::Null).await.status, 200);
+    }
+    assert_eq!(seen(&bob).await.json()["state"], "offline");
+    let mut session = Session::user(&server, Via::Websocket, token(&ann)).await.unwrap();
+    session.subscribe("inbox:ann").await.unwrap();
+    assert_eq!(seen(&bob).await.json()["state"], "online");
+    until("ann was seen", async || seen(&bob).await.json()["last_seen"].is_u64()).await;
+    refused(&seen(&eve).await, 403, "permission_denied");
+    let nobody = json!({ "policy": { "presence": "nobody" } });
+    assert_eq!(call(server.http, "PATCH", "/v1/apps/default", &key, nobody).await.status, 200);
+    until("nobody sees it", async || seen(&bob).await.status == 403).await;
+    let everyone = json!({ "policy": { "presence": "everyone" } });
+    assert_eq!(call(server.http, "PATCH", "/v1/apps/default", &key, everyone).await.status, 200);
+    until("everybody sees it", async || seen(&eve).await.status == 200).await;
+    let block = call(server.http, "PUT", "/v1/users/ann/blocks/eve", token(&ann), Value::Null).await;
+    assert_eq!(block.status, 200, "{block:?}");
+    refused(&seen(&eve).await, 403, "permission_denied");
+    assert_eq!((seen(&ann).await.status, seen(&bob).await.status), (200, 200));
+}
+
+#[tokio::test]
+async fn an_app_says_which_pages_may_use_it() {
+    let server = ServerProcess::with(&["--set", "origins=any"]).await;
+    let key = server.dev_key("api_key");
+    let policy = json!({ "registration": "open", "origins": ["https://shop.example"] });
+    let made = call(server.http, "POST", "/v1/apps", &key, json!({ "app": "shop", "policy": policy })).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let body = json!({ "user": "ann", "password": PASSWORD, "app": "shop" });
+    let there = call(server.http, "POST", "/v1/users", "", body).await.json();
+    let here = register(&server, "ann").await;
+    for (origin, tokens, status) in [
+        (None, &there, 200),
+        (Some("https://shop.example"), &there, 200),
+        (Some("https://evil.example"), &there, 403),
+        (Some("https://evil.example"), &here, 200),
+    ] {
+        let headers: Vec<_> = origin.map(|origin| ("origin", origin)).into_iter().collect();
+        let answer = with(server.http, "GET", "/v1/users/ann", token(tokens), &headers, Value::Null).await;
+        assert_eq!(answer.status, status, "{origin:?} {answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_operator_has_commands_for_apps_users_and_devices() {
     let server = ServerProcess::start().await;
     let url = server.url();
