@@ -9,28 +9,23 @@ use super::{
 
 pub(crate) struct Person<'a> {
     server: &'a ServerProcess,
-    pub(crate) name: &'static str,
     /// As a header has it.
     bearer: String,
 }
 
 impl<'a> Person<'a> {
     /// Registers.
-    pub(crate) async fn new(server: &'a ServerProcess, name: &'static str) -> Self {
+    pub(crate) async fn new(server: &'a ServerProcess, name: &str) -> Self {
         let body = json!({ "user": name, "password": format!("the password of {name}") });
         let answer = post(server.http, "/v1/users", &body).await;
         assert_eq!(answer.status, 201, "{answer:?}");
         let bearer = format!("Bearer {}", answer.json()["access_token"].as_str().unwrap());
-        Self { server, name, bearer }
+        Self { server, bearer }
     }
 
-    /// The server's own backend, which has no name.
+    /// The server's own backend.
     pub(crate) fn backend(server: &'a ServerProcess) -> Self {
-        Self { server, name: "", bearer: server.api_key() }
-    }
-
-    pub(crate) fn token(&self) -> &str {
-        self.bearer.trim_start_matches("Bearer ")
+        Self { server, bearer: server.api_key() }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Response {
