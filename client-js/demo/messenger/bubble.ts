@@ -99,9 +99,11 @@ export class Bubble {
   private quote(offset: number): HTMLElement {
     const quoted = this.events.quoted(offset);
     const who = quoted ? this.events.nameOf(quoted.user) : "An earlier message";
-    const quote = button(quoted ? "quote" : "quote unknown", `Reply to ${who}`, make("b", "", who), () => this.events.show(offset));
-    quote.removeAttribute("title");
-    if (quoted) quote.append(make("span", "", quoted.deleted ? DELETED_TEXT : quoted.text));
+    const quote = make("button", quoted ? "quote" : "quote unknown");
+    quote.type = "button";
+    quote.addEventListener("click", () => this.events.show(offset));
+    quote.append(make("span", "hidden", "Reply to "), make("b", "", who));
+    if (quoted) quote.append(make("span", "words-of", quoted.deleted ? DELETED_TEXT : quoted.text));
     return quote;
   }
 

@@ -60,8 +60,9 @@ export class Bubbles {
   older(publications: readonly Publication[], isFirst: boolean): void {
     const before = this.scroll.scrollHeight - this.scroll.scrollTop;
     // A page of history is there to be read, and not to be read out.
-    this.list.setAttribute("aria-busy", "true");
-    requestAnimationFrame(() => this.list.removeAttribute("aria-busy"));
+    const spoken = this.list.parentElement!;
+    spoken.setAttribute("aria-busy", "true");
+    requestAnimationFrame(() => spoken.removeAttribute("aria-busy"));
     const deleted = new Set<number>();
     for (const publication of publications) {
       const gone = deletedBy(publication);

@@ -112,7 +112,7 @@ export class ContactList {
 
   private section(title: string, rows: readonly HTMLElement[]): HTMLElement {
     const section = make("section");
-    const heading = make("h3", "", title);
+    const heading = make("h2", "", title);
     const list = make("ul", "rows");
     list.setAttribute("aria-label", title);
     list.append(...rows);

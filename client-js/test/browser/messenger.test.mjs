@@ -348,8 +348,10 @@ test("it fits a phone, in light and dark, one thing at a time, and by keyboard",
   // By keyboard alone: to the chat, to the text, and off.
   await oda.getByRole("link", { name: /^Chats/ }).focus();
   await oda.keyboard.press("Enter");
+  await oda.locator("#nothing").waitFor();
   await chat(oda, "Ned Ape").focus();
   await oda.keyboard.press("Enter");
+  await oda.locator("#conversation").waitFor();
   await oda.getByLabel("Message", { exact: true }).focus();
   await oda.keyboard.type("by keyboard");
   await oda.keyboard.press("Enter");
