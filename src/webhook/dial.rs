@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
-    pin::{Pin, pin},
+    pin::pin,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
@@ -81,7 +81,7 @@ struct Idle {
 struct Wire {
     send: SendRequest<Full<Bytes>>,
     /// `None`: the connection is over. Dropped, it tells so to who waits to send.
-    driver: Option<Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + Send>>>,
+    driver: Option<BoxFuture<'static, Result<(), hyper::Error>>>,
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
