@@ -59,7 +59,7 @@ impl Directory {
         let key = Member::key(channel, user);
         let (key, mark) = (&key, &mark);
         self.change(|| async move {
-            let member = self.read::<Member>(&key).await?;
+            let member = self.read::<Member>(key).await?;
             let Some(mut member) = member.filter(|member| member.value.state == MemberState::Active) else {
                 return Err(DirectoryError::NotFound("member"));
             };
