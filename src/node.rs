@@ -270,6 +270,7 @@ impl Node {
     }
 
     /// As `publish`, where there is nothing to wait for. Gives the draft back where there is.
+    #[allow(clippy::result_large_err, reason = "it is no error: the draft itself is given back")]
     pub fn publish_at_once(
         self: &Arc<Self>,
         channel: &ChannelName,

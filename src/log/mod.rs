@@ -46,6 +46,7 @@ pub trait Log: Send + Sync + 'static {
 
     /// As `append`, for a log that has answered as soon as it is asked. Gives the draft back where one has to wait: each
     /// log does the one or the other.
+    #[allow(clippy::result_large_err, reason = "it is no error: the draft itself is given back")]
     fn append_at_once(
         &self,
         _channel: &ChannelName,

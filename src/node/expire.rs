@@ -191,7 +191,7 @@ impl Node {
             }
             match page.publications.last() {
                 Some(oldest) if oldest.time.saturating_add(CLOCKS) >= expiry.time => {
-                    before = Some(oldest.offset)
+                    before = Some(oldest.offset);
                 }
                 _ => return Ok(None),
             }

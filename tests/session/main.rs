@@ -1,4 +1,5 @@
 //! What a session promises, whatever the wire: here over the memory transport.
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute, not what they call")]
 
 mod apps;
 mod delivery;

@@ -87,6 +87,7 @@ impl Shard {
 
     /// Appends, and gives it a place in the line. Where that is over the budget, a channel that has more than its
     /// share pays for itself. Gives the draft back where the channel isn't there.
+    #[allow(clippy::result_large_err, reason = "it is no error: the draft itself is given back")]
     pub(super) fn append(
         &mut self,
         name: &ChannelName,

@@ -69,12 +69,11 @@ impl Writer {
     }
 }
 
+/// A key and its value.
+type Left = (Vec<u8>, Vec<u8>);
+
 /// Under which key what is left of a message is to be written. `None`: there is none.
-fn left_of(
-    store: &Store,
-    channel: &ChannelName,
-    offset: u64,
-) -> Result<Option<(Vec<u8>, Vec<u8>)>, LogError> {
+fn left_of(store: &Store, channel: &ChannelName, offset: u64) -> Result<Option<Left>, LogError> {
     if offset < store.extent(channel)?.first {
         return Ok(None);
     }
