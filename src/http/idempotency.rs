@@ -62,7 +62,8 @@ pub(super) async fn once(State(api): State<Api>, request: Request, next: Next) -
 async fn only_once(api: Api, request: Request, next: Next) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
     // Who is nobody is refused, or calls what needs no credential: then there is nobody whose key it would be.
-    let Ok(caller) = Caller::from_request_parts(&mut parts, &api).await else {
+    let caller = Caller::from_request_parts(&mut parts, &api).await;
+    let Some(caller) = caller.ok().filter(|caller| caller.is_backend || caller.user().is_some()) else {
         return Ok(next.run(Request::from_parts(parts, body)).await);
     };
     let key = parts.headers.get(HEADER).map(HeaderValue::as_bytes).unwrap_or_default();
