@@ -225,7 +225,7 @@ impl Store {
     }
 
     async fn tops_at_once(&self, channels: &[ChannelName]) -> Result<Vec<Option<Place>>, Failure> {
-        let keys: Vec<_> = channels.iter().map(|channel| Key::new(channel)).collect();
+        let keys: Vec<_> = channels.iter().map(Key::new).collect();
         let hashes = keys.iter().map(Key::hash);
         let mut cursor = self
             .messages
