@@ -448,7 +448,7 @@ impl Node {
         self.sessions.attach(entering);
         if let Some(user) = user {
             self.enforce_login_mode(user, device, session, since).await;
-            self.note_seen(user, device);
+            self.note_seen(user, device, session);
         }
         let of_session = self.broker.listen(Topic::Session(session.clone()));
         let of_user = user.map(|user| self.broker.listen(Topic::User(user.clone())));

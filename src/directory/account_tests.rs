@@ -304,7 +304,8 @@ async fn a_deleted_user_leaves_nothing_behind(store: Arc<dyn Store>) {
     let changes: ProfileChange = serde_json::from_value(json!({ "name": "Ann" })).unwrap();
     directory.update_profile(&ann, None, &changes).await.unwrap();
     let tokens = directory.login(&ann, PASSWORD, Some(&on("phone"))).await.unwrap();
-    directory.saw(&ann, Some(&"phone".parse().unwrap())).await.unwrap();
+    let session = xpush_protocol::SessionId::random();
+    directory.saw(&ann, Some((&"phone".parse().unwrap(), &session))).await.unwrap();
     directory.ensure_user(&AppId::default(), &id("bob")).await.unwrap();
     directory.befriend(&ann, &id("bob")).await.unwrap();
 

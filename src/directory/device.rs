@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
-use xpush_protocol::{DeviceId, UserId};
+use xpush_protocol::{DeviceId, SessionId, UserId};
 
 use super::{
     Change, Directory, DirectoryError, Record, Result, Tagged,
@@ -39,6 +39,9 @@ pub struct Device {
     /// Milliseconds since 1970, as `last_seen`.
     pub created: u64,
     pub last_seen: u64,
+    /// The session that it began last. Whether that still is, its presence says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
 }
 
 /// Where a device can be woken.
@@ -91,6 +94,7 @@ impl Device {
             push: None,
             created: now,
             last_seen: now,
+            session: None,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use xpush_protocol::{AppId, UserId};
+use xpush_protocol::{AppId, DeviceId, SessionId, UserId};
 
 use super::{
     Change, Directory, DirectoryError, Record, Result, Tagged,
@@ -335,16 +335,17 @@ impl Directory {
         Ok(self.read::<Seen>(&Seen::key(user)).await?.map(|seen| seen.value.at))
     }
 
-    /// The user was there, maybe with a device of its own. What a crash takes back of it is seen anew soon.
-    pub async fn saw(&self, user: &UserId, device: Option<&xpush_protocol::DeviceId>) -> Result<()> {
+    /// The user was there, maybe with a session of a device of its own. What a crash takes back of it is seen anew soon.
+    pub async fn saw(&self, user: &UserId, device: Option<(&DeviceId, &SessionId)>) -> Result<()> {
         let at = millis(SystemTime::now());
         self.change(|| async {
             let mut commit = Commit::new().soon().put(Seen::key(user), encode(&Seen { at }));
-            if let Some(device) = device
+            if let Some((device, session)) = device
                 && let Some(found) = self.read::<Device>(&Device::key(user, device)).await?
             {
                 let key = Device::key(user, device);
-                let seen = Device { last_seen: at, ..found.value };
+                let session = Some(session.clone());
+                let seen = Device { last_seen: at, session, ..found.value };
                 commit = commit.expect(key.clone(), Some(found.version)).put(key, encode(&seen));
             }
             Ok((commit, ()))

@@ -189,10 +189,25 @@ async fn identify_in_own_app(node: &Node, parts: &Parts) -> Result<Caller, Refus
         return Ok(Caller { publisher, rights: backend.rights, is_backend: true, is_operator });
     }
     let rights = node.verify(bearer).await?;
+    introduce(node, &rights, parts).await?;
     // Whose token names no user is known by the token.
     let of_token = || Publisher::backend(&format!("token-{}", ApiKey::hash(bearer)));
     let publisher = rights.user().map_or_else(of_token, Publisher::user);
     Ok(Caller { publisher, rights, is_backend: false, is_operator: false })
+}
+
+/// Whom only the application's own tokens name becomes a user that others can find and invite as soon as it does
+/// something with channels or people; to read, or to publish, it need not be one.
+async fn introduce(node: &Node, rights: &Rights, parts: &Parts) -> Result<(), Refusal> {
+    let is_of_login = rights.account().is_some_and(|account| account.login.is_some());
+    let path = parts.uri.path();
+    let concerns_people = path.starts_with("/v1/channels") || path.starts_with("/v1/users/");
+    match rights.user() {
+        Some(user) if !is_of_login && concerns_people && !parts.method.is_safe() => {
+            Ok(node.directory.ensure_user(rights.app(), user).await?)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A request whose body does not come is given up.

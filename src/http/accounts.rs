@@ -1,5 +1,7 @@
 //! Users: who they are, and what is done with them.
 
+use std::collections::BTreeSet;
+
 use axum::{
     Json, Router,
     extract::State,
@@ -9,7 +11,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use xpush_protocol::{AppId, ErrorCode, UserId};
+use xpush_protocol::{AppId, ErrorCode, SessionId, UserId};
 
 use super::{
     Api, Problem, Secret,
@@ -223,10 +225,16 @@ async fn revoke(
 struct PresenceView {
     user: UserId,
     state: &'static str,
+    /// Of the devices that are there: `ios`, `web`, as the application calls them.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    platforms: BTreeSet<String>,
     /// Milliseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_seen: Option<u64>,
 }
+
+/// The status by which a user says that it is there and does not look.
+const AWAY: &str = "away";
 
 /// `GET /v1/users/{user}/presence`: for whom the app's policy shows it.
 async fn presence(
@@ -257,8 +265,17 @@ async fn presence(
     if !directory.user_exists(caller.app(), &user).await? {
         return Err(Refusal::new(ErrorCode::NotFound, "there is no such user").into());
     }
-    let is_online = api.node.list_presence(&inbox_of(&user)).await?.sessions > 0;
+    let there = api.node.list_presence(&inbox_of(&user)).await?.members;
     let last_seen = directory.last_seen(&user).await?;
-    let state = if is_online { "online" } else { "offline" };
-    Ok(Json(PresenceView { user, state, last_seen }).into_response())
+    if there.is_empty() {
+        let platforms = BTreeSet::new();
+        return Ok(Json(PresenceView { user, state: "offline", platforms, last_seen }).into_response());
+    }
+    let devices = directory.devices(&user, PageQuery::default()).await?.items;
+    let is_there = |session: &SessionId| there.iter().any(|member| member.session == *session);
+    let devices = devices.into_iter().filter(|device| device.session.as_ref().is_some_and(is_there));
+    let platforms = devices.filter_map(|device| device.platform).collect();
+    let says_away = directory.profile(&user).await?.value.status.is_some_and(|status| status == AWAY);
+    let state = if says_away { AWAY } else { "online" };
+    Ok(Json(PresenceView { user, state, platforms, last_seen }).into_response())
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tracing::debug;
-use xpush_protocol::{ChannelName, DeviceId, EventName, Json, Message, Target, UserId};
+use xpush_protocol::{ChannelName, DeviceId, EventName, Json, Message, SessionId, Target, UserId};
 
 use super::Node;
 use crate::namespace::INBOX;
@@ -29,7 +29,7 @@ enum News {
     /// A user came, with the first of its sessions, or went with the last.
     Presence { user: UserId, online: bool },
     /// A session of the user began, on this device.
-    Seen { user: UserId, device: DeviceId },
+    Seen { user: UserId, device: DeviceId, session: SessionId },
 }
 
 /// As friends get it.
@@ -59,9 +59,9 @@ impl Node {
     }
 
     /// A session of a user began, maybe on a device that is known.
-    pub(super) fn note_seen(&self, user: &UserId, device: Option<&DeviceId>) {
+    pub(super) fn note_seen(&self, user: &UserId, device: Option<&DeviceId>, session: &SessionId) {
         let Some(device) = device else { return };
-        let seen = News::Seen { user: user.clone(), device: device.clone() };
+        let seen = News::Seen { user: user.clone(), device: device.clone(), session: session.clone() };
         // Missed, the device was last seen a little earlier.
         let _ = self.contacts.news.try_send(seen);
     }
@@ -77,7 +77,7 @@ impl Node {
                     self.tell_friends(user, *online).await;
                     (user, None)
                 }
-                News::Seen { user, device } => (user, Some(device)),
+                News::Seen { user, device, session } => (user, Some((device, session))),
             };
             if let Err(error) = self.directory.saw(user, device).await {
                 debug!(%user, %error, "when a user was seen can't be kept");

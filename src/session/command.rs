@@ -2,14 +2,15 @@
 
 use std::{
     sync::{Arc, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::{FutureExt as _, future::BoxFuture};
+use tokio::time::timeout;
 use xpush_protocol::{
     ChannelName, ChannelSignal, ClientFrame, Cursor, Delete, DeviceId, ErrorCode, History, Message,
     MessageId, Payload, PayloadError, Pong, Presence, PresenceList, Publish, Published, Read, Received,
-    Refresh, Refreshed, Send, Sent, ServerFrame, Signal,
+    Refresh, Refreshed, Send, Sent, ServerFrame, Signal, Target, UserDevice,
 };
 
 use super::{Refusal, Session, check_event, check_extras};
@@ -18,6 +19,9 @@ use crate::{
     node::{Deleter, HistoryQuery, Mark, Node},
     publication::{Draft, Publisher},
 };
+
+/// A directory that says for as long not whether somebody is blocked is away.
+const BLOCK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// An answer that comes later, or none where none is wanted.
 pub(super) type Later = BoxFuture<'static, Option<ServerFrame>>;
@@ -59,10 +63,16 @@ impl Session {
             ClientFrame::Unsubscribe(command) => Doing::First(
                 async move { Done::Now(Some(self.unsubscribe(id, command.channel).await)) }.boxed(),
             ),
-            ClientFrame::Send(command) => Doing::So(match self.send(command) {
-                Ok(later) => Done::Later(later),
-                Err(refusal) => refused(refusal, None),
-            }),
+            // In turn: what a session sends keeps its order.
+            ClientFrame::Send(command) => Doing::First(
+                async move {
+                    match self.send(command).await {
+                        Ok(later) => Done::Later(later),
+                        Err(refusal) => refused(refusal, None),
+                    }
+                }
+                .boxed(),
+            ),
             ClientFrame::Signal(command) => {
                 let channel = command.channel.clone();
                 Doing::First(
@@ -185,7 +195,7 @@ impl Session {
         Ok(publisher.clone())
     }
 
-    fn send(&mut self, command: Send) -> Result<Later, Refusal> {
+    async fn send(&mut self, command: Send) -> Result<Later, Refusal> {
         let Send { id, to, event, data, binary } = command;
         self.refuse_expired()?;
         check_event(&event)?;
@@ -195,6 +205,7 @@ impl Session {
                 "the token does not grant `send` to there",
             ));
         }
+        self.refuse_blocked(&to).await?;
         let (data, binary) = payload(data, binary)?.into_fields();
         let (session, user) = (Some(self.id.clone()), self.user().cloned());
         let (node, message) = (Arc::clone(&self.node), Message { session, user, event, data, binary });
@@ -206,6 +217,23 @@ impl Session {
             }
         }
         .boxed())
+    }
+
+    /// Whom a user blocks hears as if nobody were there. While the directory is away nobody's messages are held up for
+    /// what it may say.
+    async fn refuse_blocked(&self, to: &Target) -> Result<(), Refusal> {
+        let receiver = match to {
+            Target::User(user) | Target::Device(UserDevice { user, .. }) => user,
+            Target::Session(_) => return Ok(()),
+        };
+        let Some(sender) = self.user() else { return Ok(()) };
+        match timeout(BLOCK_PATIENCE, self.node.directory.blocks(receiver, sender)).await {
+            Ok(Ok(true)) => Err(Refusal::new(
+                ErrorCode::NotConnected,
+                "nobody with that address is connected, or can take more",
+            )),
+            Ok(Ok(false) | Err(_)) | Err(_) => Ok(()),
+        }
     }
 
     /// News of now, to all who are in the channel.

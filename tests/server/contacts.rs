@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{person::Person, process::ServerProcess};
+use super::{person::Person, process::ServerProcess, tokens::token};
 
 #[tokio::test]
 async fn friends_are_asked_and_accept() {
@@ -85,4 +85,17 @@ async fn a_group_is_read_and_written_by_its_owner() {
     assert_eq!((refused.status, refused.code().as_str()), (400, "invalid_field"));
     assert_eq!(ann.delete("/v1/users/ann/groups/work").await.status, 204);
     assert_eq!(ann.get("/v1/users/ann/groups/work").await.code(), "not_found");
+}
+
+#[tokio::test]
+async fn whom_the_applications_tokens_name_are_users_once_they_do_something() {
+    let server = ServerProcess::start().await;
+    let ann = Person::with_token(&server, &token(&server, &["--user", "ann"]).await);
+    let bob = Person::with_token(&server, &token(&server, &["--user", "bob"]).await);
+    let early = ann.put("/v1/users/ann/friends/bob").await;
+    assert_eq!((early.status, early.code().as_str()), (404, "not_found"));
+    // Ann is known by that, and bob by what he asks for.
+    assert_eq!(bob.put("/v1/users/bob/friends/ann").await.json()["state"], "requested");
+    assert_eq!(ann.put("/v1/users/ann/friends/bob").await.json()["state"], "friends");
+    assert_eq!(ann.put("/v1/users/ann/direct/bob").await.status, 201);
 }

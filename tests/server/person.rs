@@ -23,6 +23,11 @@ impl<'a> Person<'a> {
         Self { server, bearer }
     }
 
+    /// Whose token the application signed; the server has not heard of him.
+    pub(crate) fn with_token(server: &'a ServerProcess, token: &str) -> Self {
+        Self { server, bearer: format!("Bearer {token}") }
+    }
+
     /// The server's own backend.
     pub(crate) fn backend(server: &'a ServerProcess) -> Self {
         Self { server, bearer: server.api_key() }

@@ -11,7 +11,7 @@ use super::{
     process::{ServerProcess, run, the_line},
 };
 
-async fn token(server: &ServerProcess, arguments: &[&str]) -> String {
+pub(crate) async fn token(server: &ServerProcess, arguments: &[&str]) -> String {
     let data = server.data.to_str().unwrap();
     let output = run(&[&["token", "--data", data], arguments].concat()).await;
     assert!(output.status.success(), "{output:?}");

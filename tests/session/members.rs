@@ -313,3 +313,21 @@ async fn a_public_namespace_is_for_users_and_not_for_nobody() {
     // A channel that nobody made has no members, and so no bans.
     keep_out.unwrap_err();
 }
+
+#[tokio::test]
+async fn who_is_blocked_sends_as_if_nobody_were_there() {
+    let node = with_room(&[]).await;
+    let all = serde_json::json!({ "**": ["send"], "user:*": ["send"] });
+    let token = Some(token_of("eve", all, 3600));
+    let mut eve = node.client_with(Codec::Json, Connect { token, ..Connect::default() }).await.unwrap();
+    let mut ann = person(&node, "ann").await;
+    let send = |id| {
+        let (to, event) = (xpush_protocol::Target::User(user("ann")), EventName::default());
+        let data = Some(Json::parse("1").unwrap());
+        ClientFrame::Send(xpush_protocol::Send { id, to, event, data, binary: None })
+    };
+    eve.call(send).await.unwrap();
+    ann.until(|event| matches!(event, ServerFrame::Message(_)).then_some(())).await;
+    node.node.directory.block(&user("ann"), &user("eve")).await.unwrap();
+    assert_eq!(code(eve.call(send).await.unwrap_err()), ErrorCode::NotConnected);
+}
