@@ -7,6 +7,7 @@ use xpush_protocol::{ChannelName, DeviceId, ErrorCode, Receipt, ServerFrame, Use
 use super::Node;
 use crate::{
     auth::{Permission, Rights},
+    directory::{DirectoryError, MemberState},
     session::Refusal,
 };
 
@@ -48,6 +49,11 @@ impl Node {
         };
         let top = self.top(channel).await?;
         if offset > top {
+            // How much was said is for members. Of all else, the directory says below who is none.
+            let member = self.directory.member(channel, user).await?;
+            if !member.is_some_and(|member| member.state == MemberState::Active) {
+                return Err(DirectoryError::NotFound("member").into());
+            }
             let message = format!("{channel} has {top} publications, and {offset} is beyond");
             return Err(Refusal::new(ErrorCode::CursorAhead, message));
         }

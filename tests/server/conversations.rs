@@ -91,6 +91,64 @@ async fn an_invitation_is_accepted_and_what_was_said_is_read() {
 }
 
 #[tokio::test]
+async fn what_was_said_before_is_not_unread_to_who_comes_and_not_told_to_who_is_not_in() {
+    let server = ServerProcess::start().await;
+    let (ann, cid) = (Person::new(&server, "ann").await, Person::new(&server, "cid").await);
+    let (dan, eve) = (Person::new(&server, "dan").await, Person::new(&server, "eve").await);
+    let _bob = Person::new(&server, "bob").await;
+    team(&ann).await;
+    for text in ["one", "two"] {
+        say(&ann, "chat:team", text).await;
+    }
+    let member = |name: &str| format!("/v1/channels/chat:team/members/{name}");
+    assert_eq!(ann.send("PUT", &member("cid"), &json!({ "state": "active" })).await.status, 201);
+    assert_eq!(ann.send("PUT", &member("dan"), &json!({})).await.status, 201);
+    // Neither who is invited nor who is nobody there learns how much was said.
+    for (person, offset) in [(&dan, 0), (&dan, 99), (&eve, 0), (&eve, 99)] {
+        let bodies =
+            [("read", json!({ "offset": offset })), ("received", json!({ "offset": offset, "device": "a" }))];
+        for (what, body) in bodies {
+            let refused = person.send("PUT", &format!("/v1/channels/chat:team/{what}"), &body).await;
+            assert_eq!((refused.status, refused.code().as_str()), (404, "not_found"), "{refused:?}");
+        }
+    }
+    let list = async |person: &Person<'_>, name: &str| {
+        let list = person.get(&format!("/v1/users/{name}/channels")).await.json();
+        let channel = &list["items"][0];
+        (channel["read"].clone(), channel["unread"].clone())
+    };
+    assert_eq!(list(&cid, "cid").await, (json!(2), json!(0)));
+    say(&ann, "chat:team", "three").await;
+    assert_eq!(list(&cid, "cid").await, (json!(2), json!(1)));
+    assert_eq!(dan.send("POST", "/v1/channels/chat:team/join", &json!({})).await.status, 200);
+    assert_eq!(list(&dan, "dan").await, (json!(2), json!(1)));
+}
+
+#[tokio::test]
+async fn nobody_makes_himself_the_owner_of_a_channel_that_others_use() {
+    let open = ["--set", "namespaces.hall.access=public", "--set", "namespaces.hall.retention=recent"];
+    let server = ServerProcess::with(&open).await;
+    let (ann, backend) = (Person::new(&server, "ann").await, Person::backend(&server));
+    // Where everybody may be in a channel without anybody's record, also while nobody said anything.
+    let claim = ann.send("POST", "/v1/channels", &json!({ "channel": "hall:main" })).await;
+    assert_eq!((claim.status, claim.code().as_str()), (403, "permission_denied"), "{claim:?}");
+    let new = ann.send("POST", "/v1/channels", &json!({ "namespace": "hall" })).await;
+    assert_eq!(new.status, 201, "{new:?}");
+    // What was said by tokens alone is no new user's to read.
+    assert_eq!(say(&backend, "chat:old", "secret").await["cursor"]["offset"], 1);
+    let claim = ann.send("POST", "/v1/channels", &json!({ "channel": "chat:old" })).await;
+    assert_eq!((claim.status, claim.code().as_str()), (403, "permission_denied"), "{claim:?}");
+    assert_eq!(ann.get("/v1/channels/chat:old/history").await.status, 403);
+    // A backend knows what it does.
+    for channel in ["hall:main", "chat:old"] {
+        let made = backend.send("POST", "/v1/channels", &json!({ "channel": channel, "as": "ann" })).await;
+        assert_eq!(made.status, 201, "{made:?}");
+    }
+    let again = ann.send("POST", "/v1/channels", &json!({ "channel": "chat:old" })).await;
+    assert_eq!((again.status, again.code().as_str()), (409, "already_exists"));
+}
+
+#[tokio::test]
 async fn roles_say_who_may_do_what() {
     let server = ServerProcess::start().await;
     let (ann, bob) = (Person::new(&server, "ann").await, Person::new(&server, "bob").await);

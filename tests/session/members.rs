@@ -67,7 +67,7 @@ async fn members_need_no_grant_and_others_get_in_by_none() {
     assert_eq!(code(eve.subscribe_at(ROOM, None).await.unwrap_err()), ErrorCode::PermissionDenied);
     assert_eq!(code(eve.publish(ROOM, 1).await.unwrap_err()), ErrorCode::PermissionDenied);
     // Who was refused is let in as soon as he is a member.
-    let invitation = Invitation { state: MemberState::Active, role: Some(Role::Guest) };
+    let invitation = Invitation { state: MemberState::Active, role: Some(Role::Guest), seen: 0 };
     node.node.directory.invite(&channel(ROOM), Actor::Backend, &user("eve"), invitation).await.unwrap();
     eve.subscribe(ROOM).await;
     assert_eq!(code(eve.publish(ROOM, 1).await.unwrap_err()), ErrorCode::PermissionDenied);

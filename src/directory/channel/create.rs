@@ -67,8 +67,8 @@ impl Directory {
         }
 
         let now = millis(SystemTime::now());
-        let owner = creator.map(|creator| Member::new(creator, Role::Owner, MemberState::Active, now));
-        let others_members = others.iter().map(|user| Member::new(user, Role::Member, state, now));
+        let owner = creator.map(|creator| Member::new(creator, Role::Owner, MemberState::Active, now, 0));
+        let others_members = others.iter().map(|user| Member::new(user, Role::Member, state, now, 0));
         let members: Vec<Member> = owner.into_iter().chain(others_members).collect();
         let record = Channel {
             channel: channel.clone(),

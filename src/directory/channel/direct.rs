@@ -61,7 +61,7 @@ impl Directory {
                 let now = millis(SystemTime::now());
                 let (one, two) = sorted(user, other);
                 let members =
-                    [one, two].map(|user| Member::new(user, Role::Member, MemberState::Active, now));
+                    [one, two].map(|user| Member::new(user, Role::Member, MemberState::Active, now, 0));
                 let record = Channel {
                     channel: name.clone(),
                     kind: Kind::Direct,

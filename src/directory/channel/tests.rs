@@ -222,7 +222,7 @@ async fn a_deletion_that_stopped_half_way_is_finished(store: Arc<dyn Store>) {
     let standing = directory.standing(&name, Some(&user("bob"))).await.unwrap();
     assert_eq!((standing.channel, standing.member), (None, None));
     assert_eq!(directory.conversations(&user("bob"), all()).await.unwrap().items, []);
-    let join = directory.join(&name, &user("bob"), true).await;
+    let join = directory.join(&name, &user("bob"), true, 0).await;
     assert_eq!(join, Err(DirectoryError::NotFound("channel")));
     let again = directory.delete_channel(&name, Actor::Backend, None).await;
     assert_eq!(again, Err(DirectoryError::NotFound("channel")));
@@ -239,7 +239,7 @@ async fn a_channel_is_seen_by_those_who_may_know_of_it(store: Arc<dyn Store>) {
     assert!(sees("bob", false).await && !sees("eve", false).await && sees("eve", true).await);
     directory.ban(&name, Actor::User(&user("ann")), &user("eve")).await.unwrap();
     assert!(!sees("eve", true).await);
-    let refused = directory.join(&name, &user("eve"), true).await;
+    let refused = directory.join(&name, &user("eve"), true, 0).await;
     assert!(matches!(refused, Err(DirectoryError::Forbidden(_))));
 }
 
@@ -256,7 +256,7 @@ async fn names_of_another_app_are_other_channels(store: Arc<dyn Store>) {
     assert!(!standing.is_user && standing.member.is_none());
     for refused in [
         directory.ban(&here, Actor::User(&ann), &user("bob")).await.map(drop),
-        directory.join(&here, &ann, true).await.map(drop),
+        directory.join(&here, &ann, true, 0).await.map(drop),
         directory.see_channel(&here, Actor::User(&ann), true).await.map(drop),
         directory.delete_channel(&here, Actor::User(&ann), None).await,
         directory.open_direct(Actor::User(&ann), &ann, &user("bob")).await.map(drop),

@@ -17,6 +17,8 @@ pub struct Invitation {
     pub state: MemberState,
     /// `None`: as the invitation that he has says, or a member.
     pub role: Option<Role>,
+    /// The channel's top: what was said before is not unread to who is new.
+    pub seen: u64,
 }
 
 /// New values of a member. `Some(None)` takes one away.
@@ -61,7 +63,7 @@ impl Directory {
                     let role = invitation.role.unwrap_or_default();
                     scene.require_over(role)?;
                     require_place(scene, limit)?;
-                    Ok(Some(Member::new(user, role, invitation.state, now)))
+                    Ok(Some(Member::new(user, role, invitation.state, now, invitation.seen)))
                 }
             }
         };
@@ -74,8 +76,9 @@ impl Directory {
         self.act(channel, actor, user, plan).await
     }
 
-    /// A user comes in: by an invitation, or where everybody may (`open`: the namespace says so).
-    pub async fn join(&self, channel: &ChannelName, user: &UserId, open: bool) -> Result<Acted> {
+    /// A user comes in: by an invitation, or where everybody may (`open`: the namespace says so). `seen`: as in
+    /// `Invitation`.
+    pub async fn join(&self, channel: &ChannelName, user: &UserId, open: bool, seen: u64) -> Result<Acted> {
         let limit = self.quotas(&channel.app()).await?.members_per_channel;
         // Of who is in already, or invited, it is not asked.
         let has_room = self.require_room_for_channel(user).await;
@@ -94,7 +97,7 @@ impl Directory {
                 scene.require_group()?;
                 has_room.clone()?;
                 require_place(scene, limit)?;
-                Ok(Some(Member::new(user, Role::Member, MemberState::Active, now)))
+                Ok(Some(Member::new(user, Role::Member, MemberState::Active, now, seen)))
             }
             None => Err(DirectoryError::NotFound("channel")),
         })
@@ -161,7 +164,7 @@ impl Directory {
                 return Err(DirectoryError::LimitReached(format!("a channel has {limit} bans at most")));
             }
             // What he was is over, also if the ban is taken back.
-            Ok(Some(Member::new(user, Role::Guest, MemberState::Banned, now)))
+            Ok(Some(Member::new(user, Role::Guest, MemberState::Banned, now, 0)))
         })
         .await
     }

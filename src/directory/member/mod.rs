@@ -93,7 +93,8 @@ pub(crate) struct Mine {
 impl Record for Mine {}
 
 impl Member {
-    pub(crate) fn new(user: &UserId, role: Role, state: MemberState, now: u64) -> Self {
+    /// A member who has seen everything up to `seen`: what was said before him is not unread.
+    pub(crate) fn new(user: &UserId, role: Role, state: MemberState, now: u64, seen: u64) -> Self {
         Self {
             user: user.clone(),
             role,
@@ -102,7 +103,7 @@ impl Member {
             data: None,
             muted_until: None,
             notify: Notify::default(),
-            read: 0,
+            read: seen,
             received: BTreeMap::new(),
         }
     }

@@ -26,6 +26,7 @@ on_every_store!(
     what_takes_a_right_away_is_told
     many_who_join_at_once_are_all_counted
     a_channel_takes_as_many_members_as_the_app_allows
+    what_was_said_before_somebody_came_is_not_unread
     cursors_only_go_forward
     the_device_furthest_behind_makes_room
     lists_come_page_by_page
@@ -34,7 +35,7 @@ on_every_store!(
 );
 
 fn invited() -> Invitation {
-    Invitation { state: MemberState::Invited, role: None }
+    Invitation { state: MemberState::Invited, role: None, seen: 0 }
 }
 
 async fn an_invitation_is_accepted_or_declined(store: Arc<dyn Store>) {
@@ -50,10 +51,10 @@ async fn an_invitation_is_accepted_or_declined(store: Arc<dyn Store>) {
 
     directory.invite(&name, Actor::User(&ann), &user("bob"), invited()).await.unwrap();
     assert!(!directory.standing(&name, Some(&user("bob"))).await.unwrap().is_active());
-    directory.join(&name, &user("bob"), false).await.unwrap();
+    directory.join(&name, &user("bob"), false, 0).await.unwrap();
     assert!(directory.standing(&name, Some(&user("bob"))).await.unwrap().is_active());
     directory.remove_member(&name, Actor::User(&user("bob")), &user("bob")).await.unwrap();
-    let back = directory.join(&name, &user("bob"), false).await;
+    let back = directory.join(&name, &user("bob"), false, 0).await;
     assert_eq!(back, Err(DirectoryError::NotFound("channel")));
 
     directory.invite(&name, Actor::User(&ann), &user("bob"), invited()).await.unwrap();
@@ -77,13 +78,13 @@ async fn everybody_joins_a_public_channel_and_nobody_a_private_one(store: Arc<dy
     let directory = directory_of(store, &["ann", "bob", "cid"]).await;
     let name = channel("chat:a");
     directory.make("chat:a", "ann", &[]).await.unwrap();
-    let refused = directory.join(&name, &user("bob"), false).await;
+    let refused = directory.join(&name, &user("bob"), false, 0).await;
     assert_eq!(refused, Err(DirectoryError::NotFound("channel")));
-    let open = directory.join(&name, &user("cid"), true).await.unwrap();
+    let open = directory.join(&name, &user("cid"), true, 0).await.unwrap();
     assert_eq!(open.after.unwrap().role, Role::Member);
     let public = crate::directory::ChannelPatch { public: Some(true), ..Default::default() };
     directory.update_channel(&name, Actor::Backend, &public, None).await.unwrap();
-    directory.join(&name, &user("bob"), false).await.unwrap();
+    directory.join(&name, &user("bob"), false, 0).await.unwrap();
     assert_eq!(directory.channel(&name).await.unwrap().unwrap().value.members, 3);
 }
 
@@ -133,7 +134,7 @@ async fn a_ban_ends_what_somebody_was(store: Arc<dyn Store>) {
     let kick = directory.remove_member(&name, Actor::User(&ann), &bob).await;
     assert_eq!(kick, Err(DirectoryError::NotFound("member")));
     directory.unban(&name, Actor::User(&cid), &bob).await.unwrap();
-    assert_eq!(directory.join(&name, &bob, true).await.unwrap().after.unwrap().role, Role::Member);
+    assert_eq!(directory.join(&name, &bob, true, 0).await.unwrap().after.unwrap().role, Role::Member);
 }
 
 async fn a_member_sets_what_is_its_own(store: Arc<dyn Store>) {
@@ -202,7 +203,7 @@ async fn many_who_join_at_once_are_all_counted(store: Arc<dyn Store>) {
     let name = channel("chat:a");
     let joining = names.iter().map(|user_name| {
         let (directory, name) = (&directory, &name);
-        async move { directory.join(name, &user(user_name), true).await }
+        async move { directory.join(name, &user(user_name), true, 0).await }
     });
     let joined = join_all(joining).await.into_iter().filter(Result::is_ok).count();
     assert!(joined > 0);
@@ -219,11 +220,32 @@ async fn a_channel_takes_as_many_members_as_the_app_allows(store: Arc<dyn Store>
     directory.update_app(&app, None, None, Some(quotas)).await.unwrap();
     let name = channel("chat:a");
     directory.make("chat:a", "ann", &["bob"]).await.unwrap();
-    let full = directory.join(&name, &user("cid"), true).await;
+    let full = directory.join(&name, &user("cid"), true, 0).await;
     assert!(matches!(full, Err(DirectoryError::LimitReached(_))), "{full:?}");
     directory.make("chat:b", "ann", &[]).await.unwrap();
     let full = directory.make("chat:c", "ann", &[]).await;
     assert!(matches!(full, Err(DirectoryError::LimitReached(_))), "{full:?}");
+}
+
+async fn what_was_said_before_somebody_came_is_not_unread(store: Arc<dyn Store>) {
+    let directory = directory_of(store, &["ann", "bob", "cid"]).await;
+    let (name, ann, bob, cid) = (channel("chat:a"), user("ann"), user("bob"), user("cid"));
+    directory.make("chat:a", "ann", &[]).await.unwrap();
+    let read = async |of: &UserId| directory.member(&name, of).await.unwrap().unwrap().read;
+    let asked = Invitation { seen: 5, ..invited() };
+    directory.invite(&name, Actor::User(&ann), &bob, asked).await.unwrap();
+    // What is said before he accepts is said to him.
+    directory.join(&name, &bob, false, 7).await.unwrap();
+    directory.join(&name, &cid, true, 7).await.unwrap();
+    assert_eq!((read(&ann).await, read(&bob).await, read(&cid).await), (0, 5, 7));
+    // Who is in already stays where he is.
+    directory.join(&name, &cid, true, 9).await.unwrap();
+    directory.invite(&name, Actor::User(&ann), &cid, Invitation { seen: 9, ..invited() }).await.unwrap();
+    assert_eq!(read(&cid).await, 7);
+    // Who comes back is new.
+    directory.remove_member(&name, Actor::User(&cid), &cid).await.unwrap();
+    directory.join(&name, &cid, true, 9).await.unwrap();
+    assert_eq!(read(&cid).await, 9);
 }
 
 async fn cursors_only_go_forward(store: Arc<dyn Store>) {
@@ -386,9 +408,9 @@ async fn no_right_comes_from_somebody_who_does_not_have_it(store: Arc<dyn Store>
             0 => {
                 let state = dice.pick(&[MemberState::Active, MemberState::Invited]);
                 let role = dice.pick(&[None, Some(role)]);
-                directory.invite(&name, by, &target, Invitation { state, role }).await.map(drop)
+                directory.invite(&name, by, &target, Invitation { state, role, seen: 0 }).await.map(drop)
             }
-            1 => directory.join(&name, &actor, false).await.map(drop),
+            1 => directory.join(&name, &actor, false, 0).await.map(drop),
             2 if before.len() > 1 => directory.remove_member(&name, by, &target).await.map(drop),
             3 => directory.ban(&name, by, &target).await.map(drop),
             4 => directory.unban(&name, by, &target).await.map(drop),
@@ -433,7 +455,8 @@ async fn gather(directory: &Directory, channel: &ChannelName, names: &[&str], di
         let user = user(name);
         // Who is not banned stays as he is.
         let _ = directory.unban(channel, by, &user).await;
-        let invitation = Invitation { state: MemberState::Active, role: Some(dice.pick(&Role::ALL)) };
+        let invitation =
+            Invitation { state: MemberState::Active, role: Some(dice.pick(&Role::ALL)), seen: 0 };
         directory.invite(channel, by, &user, invitation).await.unwrap();
     }
 }

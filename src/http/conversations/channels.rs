@@ -54,6 +54,7 @@ pub(in crate::http) async fn create(
     let CreateBody { channel, namespace, title, topic, avatar, data, public, members, state, acting: named } =
         body;
     let user = acting(&caller, named.as_ref())?;
+    let is_named = channel.is_some();
     let name = match (channel, namespace) {
         (Some(channel), None) => channel,
         (None, namespace) => generated(namespace.as_ref().map_or(USUAL_NAMESPACE, Namespace::as_str))?,
@@ -63,9 +64,13 @@ pub(in crate::http) async fn create(
         }
     };
     let channel = named_channel(&caller, &name);
-    if !matches!(rules(&api, &channel).await?.access, Access::Members | Access::Public | Access::Anonymous) {
+    let access = rules(&api, &channel).await?.access;
+    if !matches!(access, Access::Members | Access::Public | Access::Anonymous) {
         let message = format!("channels of `{}` have no members: tokens say all", channel.namespace());
         return Err(Refusal::new(ErrorCode::NotSupported, message).into());
+    }
+    if is_named && !caller.is_backend {
+        require_unused(&api, &channel, access).await?;
     }
     let members: Vec<UserId> = members.iter().map(|user| user.within(caller.app())).collect();
     // A user asks others; a backend knows what it does.
@@ -90,6 +95,25 @@ pub(in crate::http) async fn create(
     let view = ChannelView::new(created.value, member.as_ref(), user.as_ref());
     Ok((StatusCode::CREATED, [(header::LOCATION, location), (header::ETAG, etag)], Json(view))
         .into_response())
+}
+
+/// A channel is there without a record, where everybody may be in it or tokens let somebody. Which user would own it,
+/// throw the others out and read what they said, only a backend can say.
+async fn require_unused(api: &Api, channel: &ChannelName, access: Access) -> Result<(), Refusal> {
+    let denied = |message: String| Err(Refusal::new(ErrorCode::PermissionDenied, message));
+    if access != Access::Members {
+        let namespace = channel.namespace();
+        return denied(format!(
+            "channels of `{namespace}` are everybody's: leave `channel` out, to get a new name"
+        ));
+    }
+    // Of one that has a record, it is said that it is there.
+    if api.node.top(channel).await? > 0 && api.node.directory.channel(channel).await?.is_none() {
+        return denied(format!(
+            "{channel} has publications already: only a backend makes somebody its owner"
+        ));
+    }
+    Ok(())
 }
 
 /// A name that nobody can guess or had before.

@@ -84,10 +84,11 @@ pub(in crate::http) async fn put(
             let message = "who joins does not say as what: leave `role` and `state` out";
             return Err(Refusal::new(ErrorCode::InvalidField, message).into());
         }
-        directory.join(&channel, &target, open).await?
+        directory.join(&channel, &target, open, api.node.top(&channel).await?).await?
     } else {
         let usual = if user.is_some() { MemberState::Invited } else { MemberState::Active };
-        let invitation = Invitation { role, state: state.unwrap_or(usual) };
+        let seen = api.node.top(&channel).await?;
+        let invitation = Invitation { role, state: state.unwrap_or(usual), seen };
         let acted = directory.invite(&channel, actor(user.as_ref()), &target, invitation).await?;
         if acted.is_change() {
             notify(&api, &target, Notice::Invite { channel, by: user.clone() }).await;
@@ -109,7 +110,8 @@ pub(in crate::http) async fn join(
     };
     let channel = named_channel(&caller, &channel);
     let open = is_open(rules(&api, &channel).await?.access);
-    let acted = api.node.directory.join(&channel, &user, open).await?;
+    let seen = api.node.top(&channel).await?;
+    let acted = api.node.directory.join(&channel, &user, open, seen).await?;
     answer(acted, Some(&user))
 }
 
