@@ -35,7 +35,10 @@ use futures_util::{
     FutureExt as _,
     future::{BoxFuture, ready},
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, trace, warn};
 use xpush_protocol::{
@@ -72,6 +75,9 @@ use crate::{
 
 /// Beyond it a connection begins without its app's login mode: the store is away.
 const LOGIN_MODE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Sessions that look at all of their rights at once: half of what a store reads at once.
+const RECHECK_TURNS: usize = 16;
 
 /// What this node takes.
 #[derive(Debug, Clone)]
@@ -139,6 +145,8 @@ pub struct Node {
     publishing: TaskTracker,
     untold: Untold,
     gate: Gate,
+    /// Sessions that look at all of their rights at once.
+    pub(crate) recheck_turns: Semaphore,
     inboxes: Inboxes,
     contacts: Contacts,
     routes: Routes,
@@ -189,6 +197,7 @@ impl Node {
             publishing: TaskTracker::new(),
             untold: Untold::default(),
             gate: Gate::default(),
+            recheck_turns: Semaphore::new(RECHECK_TURNS),
             inboxes: Inboxes::default(),
             contacts: Contacts::default(),
             routes: Routes::default(),

@@ -19,7 +19,7 @@ use super::{Node, inbox::inbox_of};
 use crate::{
     auth::{Permission, Rights},
     directory::{AppPolicy, Change, ChangeFeed, Standing},
-    namespace::{Access, Policy},
+    namespace::{Access, INBOX, Policy},
     session::{Recheck, Refusal},
 };
 
@@ -119,6 +119,9 @@ impl Node {
         permission: Permission,
         channel: &ChannelName,
     ) -> Option<Result<(), Refusal>> {
+        if channel.namespace() == INBOX {
+            return Some(self.decided_of_inbox(rights, permission, channel));
+        }
         if rights.allows(permission, channel) {
             return Some(Ok(()));
         }
@@ -131,17 +134,26 @@ impl Node {
             Err(refusal) => return Some(Err(refusal)),
         };
         match rules_of(configured, channel, &*self.directory.known_policy(rights.app())?).access {
-            Access::Token => Some(Err(refused(permission, channel))),
-            Access::Inbox => {
-                let is_own = rights.user().is_some_and(|user| inbox_of(user) == *channel);
-                let reads = permission != Permission::Publish && permission != Permission::Send;
-                Some(if is_own && reads { Ok(()) } else { Err(refused(permission, channel)) })
-            }
+            Access::Token | Access::Inbox => Some(Err(refused(permission, channel))),
             access @ (Access::Members | Access::Public | Access::Anonymous) => {
                 let standing = self.gate.get(channel, rights.user())?;
                 Some(judged(standing, permission, access, channel))
             }
         }
+    }
+
+    /// An inbox is read by its user, and by who may do everything in its app; only the server writes there. No grant says
+    /// otherwise: tokens that grant all channels were made before there were inboxes.
+    fn decided_of_inbox(
+        &self,
+        rights: &Rights,
+        permission: Permission,
+        channel: &ChannelName,
+    ) -> Result<(), Refusal> {
+        let is_own = rights.user().is_some_and(|user| inbox_of(user) == *channel);
+        let may_all = rights.is_everything() && channel.is_of(rights.app());
+        let reads = permission != Permission::Publish && permission != Permission::Send;
+        if reads && (is_own || may_all) { Ok(()) } else { Err(refused(permission, channel)) }
     }
 
     /// Whether somebody may do it: by its token, or by what the directory says.
@@ -190,6 +202,7 @@ impl Node {
                     self.gate.follow(&changes);
                     changes.iter().for_each(|change| self.tell_change(change));
                     self.recheck_unchecked();
+                    self.sessions.recheck_unsure();
                     if feed.take_missed() {
                         self.gate.forget();
                         self.sessions.recheck_all();

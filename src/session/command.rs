@@ -147,8 +147,9 @@ impl Session {
     /// As `publish`, where the directory or a webhook has to be asked whether it may be.
     async fn ask_and_publish(&mut self, command: Publish) -> Done {
         let (id, channel) = (command.id, command.channel.clone());
-        let draft = match self.require(Permission::Publish, &channel).await {
-            Ok(()) => self.draft(command),
+        // Counted first: who may not publish asks no more often than who may.
+        let draft = match self.draft(command) {
+            Ok(draft) => self.require(Permission::Publish, &channel).await.map(|()| draft),
             Err(refusal) => Err(refusal),
         };
         let draft = match draft {
@@ -161,7 +162,7 @@ impl Session {
         }
     }
 
-    /// What is to be published. Whether it may be was asked before.
+    /// What is to be published. Whether it may be is asked beside this.
     fn draft(&mut self, command: Publish) -> Result<Draft, Refusal> {
         let Publish { id: _, channel: _, message_id, event, data, binary, reply_to, mentions, expires_in } =
             command;
@@ -241,8 +242,8 @@ impl Session {
         let Signal { id: _, channel, event, data } = command;
         self.refuse_expired()?;
         check_event(&event)?;
-        self.require(Permission::Publish, &channel).await?;
         self.admit_publish()?;
+        self.require(Permission::Publish, &channel).await?;
         self.node.policy(&channel)?;
         let (session, user) = (self.id.clone(), self.user().cloned());
         let signal = ChannelSignal { channel: channel.clone(), event, data, session, user };
@@ -335,7 +336,7 @@ impl Session {
         self.expired = false;
         self.node.sessions.mute(&self.id, self.connection, false);
         let names = self.subscriptions.keys().cloned().collect();
-        self.end_forbidden(names).await;
+        self.end_forbidden(names, false).await;
         Ok(ServerFrame::Refreshed(Refreshed { id: command.id, expires_in: self.expires_in() }))
     }
 }

@@ -116,16 +116,18 @@ async fn identify(
     // Before the first answer, and the state that goes with it, can be written.
     outbox.resume(vector.iter().cloned());
     let connection = node.next_connection();
-    if !connect.detached {
-        let (app, user, since) = (rights.app(), rights.user(), now());
-        let device = rights.account().and_then(|account| account.device.as_ref());
-        let entering =
-            Entering { session: &id, app, user, device, connection, since, generation, outbox: &outbox };
+    let (app, user, since) = (rights.app(), rights.user(), now());
+    let device = rights.account().and_then(|account| account.device.as_ref());
+    let entering =
+        Entering { session: &id, app, user, device, connection, since, generation, outbox: &outbox };
+    if connect.detached {
+        node.sessions.attach_beside(entering);
+    } else {
         node.attach(entering, is_known).await;
-        // What is taken away from now on is told to it; what was between the two, it looks for.
-        if rights.account().is_some() {
-            outbox.ask_recheck(&Recheck::Account);
-        }
+    }
+    // What is taken away from now on is told to it; what was between the two, it looks for.
+    if rights.account().is_some() {
+        outbox.ask_recheck(&Recheck::Account);
     }
     let session = Session {
         node: Arc::clone(node),
@@ -189,9 +191,26 @@ impl Session {
     pub(super) async fn resume(&mut self, resume: Resume) {
         let _listening = self.listen_ahead(&resume.vector).await;
         for (channel, cursor) in resume.vector {
-            self.outbox.room().await;
+            // Channels may be many, and the client slow: a right that goes meanwhile is gone for those that have begun.
+            while !self.outbox.has_room() {
+                self.outbox.room_or_attention().await;
+                if self.has_to_go().await {
+                    return;
+                }
+            }
             self.subscribe_or_tell(resume.id, channel, cursor, None).await;
+            if self.has_to_go().await {
+                return;
+            }
         }
+    }
+
+    /// Looks at what may be gone. Whether the session is over.
+    async fn has_to_go(&mut self) -> bool {
+        if let Some(farewell) = self.recheck().await {
+            self.outbox.close(farewell);
+        }
+        self.outbox.farewell().is_some()
     }
 
     /// Listens to all that the session may subscribe to: one way to the broker and back, not one for each channel.

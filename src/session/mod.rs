@@ -424,6 +424,7 @@ impl Session {
             channels.push(name);
         }
         if self.detached {
+            self.node.sessions.detach_beside(self.connection);
             return;
         }
         let messages = self.outbox.take_messages();

@@ -76,6 +76,8 @@ struct Queue {
     failed: Vec<ChannelName>,
     /// What the session has to ask the directory about again.
     recheck: Rechecks,
+    /// The directory could not say whether rights are gone: all of them are to be asked about when it can.
+    unsure: bool,
     farewell: Option<Farewell>,
     /// Publications ever queued, for the metrics.
     delivered: u64,
@@ -158,6 +160,11 @@ impl Outbox {
     /// Waits until answers may be queued. Cancel safe.
     pub(super) async fn room(&self) {
         self.reader_waits(Queue::has_room).await;
+    }
+
+    /// As `room`, or until the session has to look at something first. Cancel safe.
+    pub(super) async fn room_or_attention(&self) {
+        self.reader_waits(|queue| queue.has_room() || queue.wants_attention()).await;
     }
 
     /// Waits on the reading side. Cancel safe.
@@ -393,15 +400,27 @@ impl Outbox {
         queue.wake_reader();
     }
 
+    /// A directory that is away, or has too much to do, did not say: another look, later.
+    pub(super) fn note_unsure(&self) {
+        self.queue().unsure = true;
+    }
+
+    /// It may be able to say now.
+    pub(crate) fn ask_unsure(&self) {
+        let mut queue = self.queue();
+        if std::mem::take(&mut queue.unsure) {
+            queue.recheck.add(&Recheck::Everything);
+            queue.wake_reader();
+        }
+    }
+
     pub(super) fn take_rechecks(&self) -> Rechecks {
         std::mem::take(&mut self.queue().recheck)
     }
 
     /// Waits until the session has to look: this is closed, a subscription failed, or a right may be gone. Cancel safe.
     pub(super) async fn attention(&self) {
-        let has_work =
-            |queue: &Queue| queue.farewell.is_some() || !queue.failed.is_empty() || !queue.recheck.is_empty();
-        self.reader_waits(has_work).await;
+        self.reader_waits(Queue::wants_attention).await;
     }
 
     /// Waits until somebody closes this. Cancel safe.
@@ -445,6 +464,10 @@ fn delivery(places: &mut Slab<Place>, key: DeliveryKey) -> Option<&mut Delivery>
 }
 
 impl Queue {
+    fn wants_attention(&self) -> bool {
+        self.farewell.is_some() || !self.failed.is_empty() || !self.recheck.is_empty()
+    }
+
     fn has_room(&self) -> bool {
         self.answers.len() < ANSWERS_CAPACITY
     }

@@ -1,5 +1,7 @@
 //! A right that may be gone: what a session asks the directory about again, and what it then ends.
 
+use std::sync::Arc;
+
 use xpush_protocol::{ChannelName, CloseCode, UnsubscribeReason};
 use xpush_transports::Farewell;
 
@@ -24,6 +26,8 @@ pub(crate) enum Recheck {
 #[derive(Debug, Default)]
 pub(super) struct Rechecks {
     account: bool,
+    /// Nothing was said to be taken from this session: something may be.
+    everything: bool,
     every_channel: bool,
     channels: Vec<ChannelName>,
 }
@@ -39,14 +43,14 @@ impl Rechecks {
             }
             Recheck::Channel(_) => self.every_channel = true,
             Recheck::Everything => {
-                self.account = true;
+                self.everything = true;
                 self.every_channel = true;
             }
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        !self.account && !self.every_channel && self.channels.is_empty()
+        !self.account && !self.everything && !self.every_channel && self.channels.is_empty()
     }
 
     fn concern(&self, channel: &ChannelName) -> bool {
@@ -58,42 +62,68 @@ impl Session {
     /// Looks at what may be gone. Gives the goodbye, if it is the account.
     ///
     /// Where the directory can't be asked, a session of a login is sent away, to ask again when it is back: it was told that
-    /// something was taken, and must not go on as if nothing had been. One of the application's token looks again then.
+    /// something was taken, and must not go on as if nothing had been. One of the application's token looks again then; and
+    /// so do all where nobody knows whether anything was taken.
     pub(super) async fn recheck(&mut self) -> Option<Farewell> {
         let rechecks = self.outbox.take_rechecks();
         if rechecks.is_empty() {
             return None;
         }
-        if rechecks.account
-            && let Err(error) = self.node.admit(&self.rights).await
+        let node = Arc::clone(&self.node);
+        // When all look at once they take turns: who logs in wants the directory too.
+        let _turn = if rechecks.everything { node.recheck_turns.acquire().await.ok() } else { None };
+        if (rechecks.account || rechecks.everything)
+            && let Err(error) = node.admit(&self.rights).await
         {
-            let code = match error {
-                DirectoryError::Store(_) | DirectoryError::Busy(_) => CloseCode::Internal,
-                _ => CloseCode::Revoked,
-            };
-            return Some(Farewell::new(code, error.to_string()));
+            match error {
+                DirectoryError::Store(_) | DirectoryError::Busy(_) if !rechecks.account => {
+                    self.outbox.note_unsure();
+                    return None;
+                }
+                DirectoryError::Store(_) | DirectoryError::Busy(_) => {
+                    return Some(Farewell::new(CloseCode::Internal, error.to_string()));
+                }
+                error => return Some(Farewell::new(CloseCode::Revoked, error.to_string())),
+            }
         }
         let concerned = self.subscriptions.keys().filter(|name| rechecks.concern(name));
         let concerned: Vec<_> = concerned.cloned().collect();
-        self.end_forbidden(concerned).await;
+        self.end_forbidden(concerned, rechecks.everything).await;
         None
     }
 
-    /// Ends those of these subscriptions that the rights no longer allow, and shows presence where they still do.
-    pub(super) async fn end_forbidden(&mut self, names: Vec<ChannelName>) {
-        let mut forbidden = Vec::new();
+    /// Ends those of these subscriptions that the rights no longer allow, and shows presence where they still do. One of
+    /// which the directory can't say it now is looked at again later if `may_wait`; else it ends, to be begun anew by the
+    /// client and asked about then.
+    pub(super) async fn end_forbidden(&mut self, names: Vec<ChannelName>, may_wait: bool) {
+        let (mut forbidden, mut unknown) = (Vec::new(), Vec::new());
         for name in names {
-            if self.require(Permission::Subscribe, &name).await.is_err() {
-                forbidden.push(name);
-                continue;
+            match self.require(Permission::Subscribe, &name).await {
+                Ok(()) => {}
+                Err(refusal) if !refusal.code.may_retry() => {
+                    forbidden.push(name);
+                    continue;
+                }
+                Err(_) if may_wait => {
+                    self.outbox.note_unsure();
+                    continue;
+                }
+                Err(_) => {
+                    unknown.push(name);
+                    continue;
+                }
             }
             let shown = self.require(Permission::Presence, &name).await.is_ok();
             if let Some(subscription) = self.subscriptions.get(&name) {
                 subscription.show_presence(shown);
             }
         }
-        if !forbidden.is_empty() {
-            self.end_subscriptions(UnsubscribeReason::Revoked, |name| forbidden.contains(name)).await;
+        for (names, reason) in
+            [(forbidden, UnsubscribeReason::Revoked), (unknown, UnsubscribeReason::LogUnavailable)]
+        {
+            if !names.is_empty() {
+                self.end_subscriptions(reason, |name| names.contains(name)).await;
+            }
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Which sessions are here, and which just went: a session outlives its connection for a while, so that a phone
 //! that changes its wire finds its private messages and has never left its channels.
 
+mod ending;
+
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,7 +15,7 @@ use xpush_protocol::{
 };
 use xpush_transports::Farewell;
 
-use super::{Outbox, Recheck};
+use super::Outbox;
 use crate::{broker::Taken, channel::Encoded};
 
 /// How long a session is waited for after its wire broke.
@@ -46,6 +48,9 @@ struct Tables {
     present: HashMap<SessionId, Present>,
     absent: HashMap<SessionId, Absent>,
     by_user: HashMap<UserId, HashSet<SessionId>>,
+    /// Connections beside a session's own, by their numbers: nothing private comes to them, and what ends the others ends
+    /// them.
+    beside: HashMap<u64, Beside>,
     /// What connections that were taken over held: the newer one has until then to take its places up.
     replaced: Vec<(Instant, Departed)>,
 }
@@ -63,6 +68,15 @@ struct Present {
     since: u64,
     /// It is asked once. If it is here again, it could not go elsewhere.
     asked_to_go: bool,
+}
+
+struct Beside {
+    app: AppId,
+    user: Option<UserId>,
+    device: Option<DeviceId>,
+    session: SessionId,
+    since: u64,
+    outbox: Arc<Outbox>,
 }
 
 struct Absent {
@@ -130,6 +144,18 @@ impl Sessions {
                 .outbox
                 .close(Farewell::new(CloseCode::Replaced, "another connection took the session over"));
         }
+    }
+
+    /// A connection beside a session's own begins.
+    pub(crate) fn attach_beside(&self, entering: Entering<'_>) {
+        let Entering { session, app, user, device, connection, since, outbox, .. } = entering;
+        let (app, user, device) = (app.clone(), user.cloned(), device.cloned());
+        let (session, outbox) = (session.clone(), Arc::clone(outbox));
+        self.tables().beside.insert(connection, Beside { app, user, device, session, since, outbox });
+    }
+
+    pub(super) fn detach_beside(&self, connection: u64) {
+        self.tables().beside.remove(&connection);
     }
 
     /// A connection is gone. Gives whose channels are to be left now, if the session will not return.
@@ -241,45 +267,6 @@ impl Sessions {
                 let on_it = |session: &&SessionId| tables.device_of(session) == Some(device);
                 let sessions: Vec<_> = sessions.iter().filter(on_it).collect();
                 sessions.into_iter().map(|session| u32::from(tables.hand(session, &message))).sum()
-            }
-        }
-    }
-
-    /// A right of the user may be gone: its sessions look.
-    pub(crate) fn recheck_user(&self, user: &UserId, recheck: &Recheck) {
-        let tables = self.tables();
-        for session in tables.by_user.get(user).into_iter().flatten() {
-            if let Some(present) = tables.present.get(session) {
-                present.outbox.ask_recheck(recheck);
-            }
-        }
-    }
-
-    /// The rules of an app changed: the sessions of its users look.
-    pub(crate) fn recheck_app(&self, app: &AppId) {
-        for present in self.tables().present.values() {
-            if present.app == *app {
-                present.outbox.ask_recheck(&Recheck::Everything);
-            }
-        }
-    }
-
-    /// Any right may be gone: all sessions look.
-    pub(crate) fn recheck_all(&self) {
-        for present in self.tables().present.values() {
-            present.outbox.ask_recheck(&Recheck::Everything);
-        }
-    }
-
-    /// A session of the user began where there may be one: those that began before it end.
-    pub(crate) fn end_others(&self, user: &UserId, device: Option<&DeviceId>, session: &SessionId, at: u64) {
-        let tables = self.tables();
-        for other in tables.by_user.get(user).into_iter().flatten() {
-            let Some(present) = tables.present.get(other) else { continue };
-            let same_place = device.is_none() || present.device.as_ref() == device;
-            if other != session && same_place && (present.since, other) < (at, session) {
-                let reason = "the user signed in elsewhere, and the app allows one session at a time";
-                present.outbox.close(Farewell::new(CloseCode::SignedInElsewhere, reason));
             }
         }
     }

@@ -331,3 +331,38 @@ async fn who_is_blocked_sends_as_if_nobody_were_there() {
     node.node.directory.block(&user("ann"), &user("eve")).await.unwrap();
     assert_eq!(code(eve.call(send).await.unwrap_err()), ErrorCode::NotConnected);
 }
+
+#[tokio::test]
+async fn no_grant_opens_an_inbox() {
+    let node = with_room(&[]).await;
+    let all = serde_json::json!({ "**": ["subscribe", "publish", "history", "presence"] });
+    let token = Some(token_of("eve", all, 3600));
+    let mut eve = node.client_with(Codec::Json, Connect { token, ..Connect::default() }).await.unwrap();
+    eve.subscribe("room:a").await;
+    assert_eq!(code(eve.subscribe_at("inbox:ann", None).await.unwrap_err()), ErrorCode::PermissionDenied);
+    for inbox in ["inbox:ann", "inbox:eve"] {
+        assert_eq!(code(eve.publish(inbox, 1).await.unwrap_err()), ErrorCode::PermissionDenied);
+    }
+    eve.subscribe("inbox:eve").await;
+}
+
+#[tokio::test]
+async fn a_connection_beside_the_sessions_own_ends_with_the_user() {
+    let node = with_room(&[]).await;
+    let ann = user("ann");
+    node.node.directory.ensure_user(&xpush_protocol::AppId::default(), &ann).await.unwrap();
+    let token = Some(token_of("ann", serde_json::json!({ "room:*": ["publish"] }), 3600));
+    let connect = Connect { token, detached: true, ..Connect::default() };
+    let mut beside = node.client_with(Codec::Json, connect).await.unwrap();
+    beside.publish("room:a", 1).await.unwrap();
+    node.node.directory.deactivate(&ann).await.unwrap();
+    let closed = timeout(PATIENCE, async {
+        loop {
+            if let Err(error) = beside.client.event().await {
+                return error;
+            }
+        }
+    });
+    let closed = closed.await.unwrap();
+    assert!(format!("{closed:?}").contains("Revoked"), "{closed:?}");
+}
