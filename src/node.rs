@@ -442,6 +442,11 @@ impl Node {
         self.auth.sealer.seal(state)
     }
 
+    /// A key of the installation for something that is sealed neither as a state nor as a ticket.
+    pub(crate) fn key_of(&self, purpose: &[u8]) -> [u8; 32] {
+        self.auth.sealer.key_of(purpose)
+    }
+
     #[must_use]
     pub fn durable_log(&self) -> &Arc<dyn Log> {
         &self.durable

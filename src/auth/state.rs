@@ -82,6 +82,14 @@ impl StateSealer {
         Ok(SessionState { user, vector, ..state })
     }
 
+    /// A key that every node of the installation can make again, and nobody else. `purpose` is one that nothing is
+    /// sealed as: the tags of those are no secret.
+    pub(crate) fn key_of(&self, purpose: &[u8]) -> [u8; SHA256_OUTPUT_LEN] {
+        let mut key = [0; SHA256_OUTPUT_LEN];
+        key.copy_from_slice(hmac::sign(&self.0, purpose).as_ref());
+        key
+    }
+
     pub(super) fn seal_as(&self, purpose: &[u8], sealed: &impl Serialize) -> String {
         // Neither a state nor a ticket has anything that MessagePack could not hold.
         #[allow(clippy::expect_used)]

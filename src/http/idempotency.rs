@@ -2,14 +2,15 @@
 //! (after draft-ietf-httpapi-idempotency-key-header-07).
 //!
 //! A caller whose connection broke does not know whether it was heard. So what was begun is done to its end without the
-//! caller, and whichever node is asked next finds the answer in the directory. It lies there sealed by a key that is
-//! made of the caller's own credential: a leaked store gives no token away. Only a success is kept: what was refused
-//! changed nothing, and may be tried again.
+//! caller, and whichever node is asked next finds the answer in the directory. It is the caller's whatever credential it
+//! shows then: a token may have been renewed meanwhile. It lies there sealed by a key that is made of the installation's
+//! secret: a leaked store gives no token away. Only a success is kept: what was refused changed nothing, and may be tried
+//! again.
 
 use axum::{
     body::{Body, to_bytes},
     extract::{FromRequestParts as _, Request, State},
-    http::{HeaderName, HeaderValue, Method, StatusCode, header, response::Parts},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header, request, response},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -23,7 +24,11 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 use xpush_protocol::{AppId, ErrorCode};
 
-use super::{Api, Problem, access::Caller, body_limit};
+use super::{
+    Api, Problem,
+    access::{Caller, PeerAddress},
+    body_limit,
+};
 use crate::{directory::Known, session::Refusal};
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
@@ -36,6 +41,9 @@ const ANSWER_LIMIT: usize = 64 * 1024;
 /// Of the first answer's headers, those that are part of what it says.
 const HEADERS_KEPT: [HeaderName; 4] =
     [header::CONTENT_TYPE, header::ETAG, header::LOCATION, header::CACHE_CONTROL];
+
+/// In front of what the key of an answer is made of: nothing else that the installation's secret signs begins so.
+const PURPOSE: &[u8] = b"xpush kept answer\0";
 
 /// An answer as it is kept.
 #[derive(Serialize, Deserialize)]
@@ -75,13 +83,12 @@ async fn only_once(api: Api, request: Request, next: Next) -> Result<Response, P
     if !caller.is_backend {
         api.node.admit_publish(&api.node.allowance(&caller.publisher))?;
     }
-    let credential = parts.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-    let name = Name::new(credential.unwrap_or_default(), key)?;
+    let app = caller.rights.app().clone();
+    let name = Name::new(&app, &who(&caller, &parts), key, |purpose| api.node.key_of(purpose))?;
     let body = to_bytes(body, body_limit(&api.node.limits)).await.map_err(|error| {
         Problem::from(Refusal::new(ErrorCode::TooLarge, format!("the body can't be read: {error}")))
     })?;
     let fingerprint = hex(&digest(&[b"request", parts.uri.to_string().as_bytes(), &body]));
-    let app = caller.rights.app().clone();
     match api.node.directory.begin(&app, &name.id, &fingerprint).await.map_err(Refusal::from)? {
         Known::Done(sealed) => name.open(&sealed).map(Answer::into_response).ok_or_else(|| {
             Refusal::new(ErrorCode::Internal, "the answer that was kept can't be read").into()
@@ -134,12 +141,28 @@ async fn do_and_keep(
     Response::from_parts(parts, Body::from(body))
 }
 
+/// The user, the API key by its id, or who needs no credential by where it is.
+fn who(caller: &Caller, parts: &request::Parts) -> String {
+    match parts.extensions.get() {
+        Some(PeerAddress(peer)) if !parts.headers.contains_key(header::AUTHORIZATION) => {
+            format!("peer:{}", peer.ip())
+        }
+        _ => caller.publisher.as_str().to_owned(),
+    }
+}
+
 impl Name {
-    fn new(credential: &[u8], key: &[u8]) -> Result<Self, Refusal> {
-        let seal = digest(&[b"seal", credential, key]);
-        let seal = UnboundKey::new(&AES_256_GCM, seal.as_ref())
+    /// `secret`: gives a key of the installation.
+    fn new(
+        app: &AppId,
+        who: &str,
+        key: &[u8],
+        secret: impl FnOnce(&[u8]) -> [u8; 32],
+    ) -> Result<Self, Refusal> {
+        let id = digest(&[b"name", app.as_str().as_bytes(), who.as_bytes(), key]);
+        let seal = UnboundKey::new(&AES_256_GCM, &secret(&[PURPOSE, id.as_ref()].concat()))
             .map_err(|_| Refusal::new(ErrorCode::Internal, "no key to seal an answer with"))?;
-        Ok(Self { id: hex(&digest(&[b"name", credential, key])), seal: LessSafeKey::new(seal) })
+        Ok(Self { id: hex(&id), seal: LessSafeKey::new(seal) })
     }
 
     /// `None`: the machine gave no random number.
@@ -162,7 +185,7 @@ impl Name {
 }
 
 impl Answer {
-    fn of(parts: &Parts, body: &str) -> Self {
+    fn of(parts: &response::Parts, body: &str) -> Self {
         let headers = HEADERS_KEPT.iter().filter_map(|name| {
             let value = parts.headers.get(name)?.to_str().ok()?;
             Some((name.to_string(), value.to_owned()))
@@ -202,23 +225,35 @@ fn hex(digest: &Digest) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::StateSealer;
+
+    fn name(app: &str, who: &str, key: &str, secret: u8) -> Name {
+        let secret = StateSealer::new(&[secret; 32]);
+        Name::new(&app.parse().unwrap(), who, key.as_bytes(), |purpose| secret.key_of(purpose)).unwrap()
+    }
 
     #[test]
-    fn an_answer_is_opened_with_the_same_credential_and_key_alone() {
+    fn an_answer_is_opened_for_the_same_caller_and_key_with_the_same_secret_alone() {
         let answer =
-            || Answer { status: 201, headers: vec![("etag".into(), "\"1\"".into())], body: "{}".into() };
-        let name = Name::new(b"Bearer ann", b"order-17").unwrap();
-        let sealed = name.seal(&answer()).unwrap();
-        assert_ne!(sealed, name.seal(&answer()).unwrap());
-        let opened = name.open(&sealed).unwrap();
-        assert_eq!((opened.status, opened.body.as_str()), (201, "{}"));
-        for (credential, key) in
-            [("Bearer bob", "order-17"), ("Bearer ann", "order-18"), ("Bearer an", "norder-17")]
-        {
-            let other = Name::new(credential.as_bytes(), key.as_bytes()).unwrap();
+            Answer { status: 201, headers: vec![("etag".into(), "\"1\"".into())], body: "{}".into() };
+        let of_ann = name("shop", "u:ann", "order-17", 7);
+        let sealed = of_ann.seal(&answer).unwrap();
+        assert_ne!(sealed, of_ann.seal(&answer).unwrap());
+        let again = name("shop", "u:ann", "order-17", 7);
+        let opened = again.open(&sealed).unwrap();
+        assert_eq!((opened.status, opened.body.as_str(), &again.id), (201, "{}", &of_ann.id));
+        for (app, who, key) in [
+            ("shop", "u:bob", "order-17"),
+            ("bank", "u:ann", "order-17"),
+            ("shop", "u:ann", "order-18"),
+            ("shop", "u:an", "norder-17"),
+            ("shop", "k:ann", "order-17"),
+        ] {
+            let other = name(app, who, key, 7);
             assert!(other.open(&sealed).is_none());
-            assert_ne!(other.id, name.id);
+            assert_ne!(other.id, of_ann.id);
         }
-        assert!(name.open("").is_none() && name.open(&sealed[1..]).is_none());
+        assert!(name("shop", "u:ann", "order-17", 8).open(&sealed).is_none(), "a leaked store tells nothing");
+        assert!(again.open("").is_none() && again.open(&sealed[1..]).is_none());
     }
 }

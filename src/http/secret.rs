@@ -7,7 +7,7 @@ use axum::{
 };
 use serde::Serialize;
 
-/// An answer that no cache keeps. `idempotency` does, sealed by what its caller alone has.
+/// An answer that no cache keeps. `idempotency` does, sealed by what only the installation has.
 pub(super) struct Secret<T>(pub(super) StatusCode, pub(super) T);
 
 impl<T: Serialize> IntoResponse for Secret<T> {

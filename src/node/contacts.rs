@@ -3,8 +3,15 @@
 //!
 //! It is news of the moment, in no log: who comes later asks.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+};
 
+use futures_util::{
+    StreamExt as _,
+    stream::{self, FuturesUnordered},
+};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tracing::debug;
@@ -15,6 +22,11 @@ use crate::namespace::INBOX;
 
 /// Comings and goings that are not told yet. Beyond it some are not: who asks is told right.
 const NEWS_CAPACITY: usize = 1024;
+
+/// Users of whom is told at once: a node that hangs holds up what is told of these alone.
+const TELLING: usize = 16;
+/// Friends of one user who are sent to at once. Each may wait for a node that hangs.
+const SENDING: usize = 64;
 
 /// The event of the private message that tells of it.
 const EVENT: &str = "xpush.presence";
@@ -30,6 +42,54 @@ enum News {
     Presence { user: UserId, online: bool },
     /// A session of the user began, on this device.
     Seen { user: UserId, device: DeviceId, session: SessionId },
+}
+
+impl News {
+    fn user(&self) -> &UserId {
+        match self {
+            Self::Presence { user, .. } | Self::Seen { user, .. } => user,
+        }
+    }
+}
+
+/// News of users who are being told of: they come after that, in the order in which they came.
+struct Behind<T> {
+    of: HashMap<UserId, VecDeque<T>>,
+    waiting: usize,
+}
+
+impl<T> Default for Behind<T> {
+    fn default() -> Self {
+        Self { of: HashMap::new(), waiting: 0 }
+    }
+}
+
+impl<T> Behind<T> {
+    /// Gives it back if it is to be told now.
+    fn take(&mut self, user: &UserId, news: T) -> Option<T> {
+        match self.of.get_mut(user) {
+            Some(behind) => {
+                behind.push_back(news);
+                self.waiting += 1;
+                None
+            }
+            None => {
+                self.of.insert(user.clone(), VecDeque::new());
+                Some(news)
+            }
+        }
+    }
+
+    /// What was told of the user is done: this is next.
+    fn done(&mut self, user: &UserId) -> Option<T> {
+        let next = self.of.get_mut(user).and_then(VecDeque::pop_front);
+        if next.is_some() {
+            self.waiting -= 1;
+        } else {
+            self.of.remove(user);
+        }
+        next
+    }
 }
 
 /// As friends get it.
@@ -71,18 +131,35 @@ impl Node {
         let waiting = self.contacts.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
         // There is one `tend`.
         let Some(mut waiting) = waiting else { return };
-        while let Some(news) = waiting.recv().await {
-            let (user, device) = match &news {
-                News::Presence { user, online } => {
-                    self.tell_friends(user, *online).await;
-                    (user, None)
-                }
-                News::Seen { user, device, session } => (user, Some((device, session))),
+        let (mut behind, mut telling) = (Behind::default(), FuturesUnordered::new());
+        loop {
+            let has_room = telling.len() < TELLING && behind.waiting < NEWS_CAPACITY;
+            let next = tokio::select! {
+                news = waiting.recv(), if has_room => match news {
+                    Some(news) => behind.take(&news.user().clone(), news),
+                    None => return,
+                },
+                Some(user) = telling.next() => behind.done(&user),
             };
-            if let Err(error) = self.directory.saw(user, device).await {
-                debug!(%user, %error, "when a user was seen can't be kept");
+            if let Some(news) = next {
+                telling.push(self.tell_news(news));
             }
         }
+    }
+
+    /// Gives the user back.
+    async fn tell_news(&self, news: News) -> UserId {
+        let (user, device) = match &news {
+            News::Presence { user, online } => {
+                self.tell_friends(user, *online).await;
+                (user, None)
+            }
+            News::Seen { user, device, session } => (user, Some((device, session))),
+        };
+        if let Err(error) = self.directory.saw(user, device).await {
+            debug!(%user, %error, "when a user was seen can't be kept");
+        }
+        user.clone()
     }
 
     async fn tell_friends(&self, user: &UserId, online: bool) {
@@ -93,11 +170,32 @@ impl Node {
         let state = if online { "online" } else { "offline" };
         let data = PresenceNews { user, state };
         let (Ok(event), Ok(data)) = (EVENT.parse::<EventName>(), Json::from_value(&data)) else { return };
-        for friend in friends {
+        let sending = stream::iter(friends).for_each_concurrent(SENDING, |friend| {
             let (event, data) = (event.clone(), Some(data.clone()));
             let message = Message { session: None, user: None, event, data, binary: None };
-            // Who is not connected does not miss it.
-            let _ = self.send(&friend.app(), Target::User(friend), message).await;
-        }
+            async move {
+                // Who is not connected does not miss it.
+                let _ = self.send(&friend.app(), Target::User(friend), message).await;
+            }
+        });
+        sending.await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_of_one_user_wait_for_one_another_and_for_nobody_else() {
+        let (ann, bob): (UserId, UserId) = ("ann".parse().unwrap(), "bob".parse().unwrap());
+        let mut behind = Behind::default();
+        assert_eq!(behind.take(&ann, 1), Some(1));
+        assert_eq!((behind.take(&ann, 2), behind.take(&ann, 3)), (None, None));
+        assert_eq!(behind.take(&bob, 4), Some(4));
+        assert_eq!((behind.waiting, behind.done(&ann)), (2, Some(2)));
+        assert_eq!((behind.done(&bob), behind.done(&ann), behind.done(&ann)), (None, Some(3), None));
+        assert!(behind.of.is_empty() && behind.waiting == 0);
+        assert_eq!(behind.take(&ann, 5), Some(5));
     }
 }

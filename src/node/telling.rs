@@ -7,13 +7,17 @@
 //! channels with its unread counts is always right.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use futures_util::{FutureExt as _, StreamExt as _, future::join_all, stream::FuturesUnordered};
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::join_all,
+    stream::{self, FuturesUnordered},
+};
 use ring::digest::{SHA256, digest};
 use serde::Serialize;
 use tokio::{
@@ -37,6 +41,10 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 const TOLD_MEMBERS: usize = 256;
 /// Messages whose inboxes are being written at once.
 const TELLING: usize = 64;
+/// Authors of one message's telling whose cursors are written at once: each is a commit.
+const MARKING: usize = 16;
+/// Authors of a channel who are noted until it is told of. What others have read their own devices say.
+const AUTHORS_KEPT: usize = 1024;
 /// Bytes of a preview: a line on a phone's screen.
 const PREVIEW: usize = 160;
 /// A store that does not answer for as long is not waited for: the rest waits behind it.
@@ -62,9 +70,15 @@ pub(super) struct Inboxes {
     waiting: Mutex<Option<mpsc::Receiver<Untold>>>,
 }
 
-/// A channel that was told of lately.
+/// A channel that was told of lately, or is being told of.
+#[derive(Default)]
 struct Lately {
-    told: Instant,
+    /// When a message was told last. `None`: only of a deletion.
+    told: Option<Instant>,
+    /// Its members' inboxes are being lined up: what comes after comes behind it in each.
+    is_telling: bool,
+    /// What is to be told as soon as that is done.
+    next: VecDeque<Untold>,
     /// The newest message since.
     waiting: Option<Untold>,
     /// Who wrote since, and up to where each has read by that.
@@ -121,52 +135,79 @@ fn preview(payload: &Payload) -> Option<String> {
     Some(text[..end].to_owned())
 }
 
+/// A message to be told, and up to where who wrote has read by that.
+type Due = (Untold, HashMap<UserId, u64>);
+
 /// The channels that were told of lately, with what came since.
 #[derive(Default)]
-struct Pace(HashMap<ChannelName, Lately>);
+struct Pace {
+    lately: HashMap<ChannelName, Lately>,
+    /// Messages that are told as soon as their channel is not being told.
+    next: usize,
+}
 
 impl Pace {
-    /// Gives the message back if it is to be told now.
-    fn take(&mut self, untold: Untold) -> Option<(Untold, HashMap<UserId, u64>)> {
-        let mut lately = self.0.get_mut(&untold.channel);
+    /// Gives the message back if it is to be told now. Then the channel is told of nothing else until it is `done`.
+    fn take(&mut self, untold: Untold) -> Option<Due> {
+        let is_known = self.lately.contains_key(&untold.channel);
+        let lately = self.lately.entry(untold.channel.clone()).or_default();
         if let Some(deleted) = untold.deletes {
-            let waiting = lately.as_mut().and_then(|lately| lately.waiting.as_mut());
-            if let Some(waiting) = waiting.filter(|waiting| waiting.offset == deleted) {
-                waiting.payload = None;
+            let untold = lately.waiting.iter_mut().chain(&mut lately.next);
+            untold.filter(|untold| untold.offset == deleted).for_each(|untold| untold.payload = None);
+        } else {
+            let has_room = lately.authors.len() < AUTHORS_KEPT;
+            if let Some(author) = untold.user.as_ref()
+                && (has_room || lately.authors.contains_key(author))
+            {
+                lately.authors.insert(author.clone(), untold.offset);
             }
-            return Some((untold, HashMap::new()));
+            if is_known && untold.mentions.is_empty() {
+                lately.waiting = Some(untold);
+                return None;
+            }
+            // This one is newer.
+            lately.waiting = None;
         }
-        let Some(lately) = lately else {
-            let authors = untold.user.clone().map(|author| (author, untold.offset)).into_iter().collect();
-            let told = Lately { told: Instant::now(), waiting: None, authors: HashMap::new() };
-            self.0.insert(untold.channel.clone(), told);
-            return Some((untold, authors));
-        };
-        if let Some(author) = &untold.user {
-            lately.authors.insert(author.clone(), untold.offset);
-        }
-        if untold.mentions.is_empty() {
-            lately.waiting = Some(untold);
+        if lately.is_telling {
+            lately.next.push_back(untold);
+            self.next += 1;
             return None;
         }
-        *lately =
-            Lately { told: Instant::now(), waiting: None, authors: std::mem::take(&mut lately.authors) };
-        Some((untold, std::mem::take(&mut lately.authors)))
+        Some(lately.begin(untold))
+    }
+
+    /// The channel was told: what is to be told of it at once.
+    fn done(&mut self, channel: &ChannelName) -> Option<Due> {
+        let lately = self.lately.get_mut(channel)?;
+        lately.is_telling = false;
+        let untold = lately.next.pop_front()?;
+        self.next -= 1;
+        Some(lately.begin(untold))
     }
 
     /// What has waited long enough. Channels without any are forgotten.
-    fn due(&mut self) -> Vec<(Untold, HashMap<UserId, u64>)> {
+    fn due(&mut self) -> Vec<Due> {
         let mut due = Vec::new();
-        self.0.retain(|_, lately| {
-            if lately.told.elapsed() < TELL_INTERVAL {
+        self.lately.retain(|_, lately| {
+            if lately.is_telling || lately.told.is_some_and(|at| at.elapsed() < TELL_INTERVAL) {
                 return true;
             }
             let Some(untold) = lately.waiting.take() else { return false };
-            due.push((untold, std::mem::take(&mut lately.authors)));
-            lately.told = Instant::now();
+            due.push(lately.begin(untold));
             true
         });
         due
+    }
+}
+
+impl Lately {
+    fn begin(&mut self, untold: Untold) -> Due {
+        self.is_telling = true;
+        if untold.deletes.is_some() {
+            return (untold, HashMap::new());
+        }
+        self.told = Some(Instant::now());
+        (untold, std::mem::take(&mut self.authors))
     }
 }
 
@@ -183,58 +224,76 @@ impl Node {
         let waiting = self.inboxes.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
         // There is one `tend`.
         let Some(mut waiting) = waiting else { return };
-        let (mut pace, mut telling) = (Pace::default(), FuturesUnordered::new());
+        // Of each channel there is one at most in `due` and `lining` together.
+        let (mut pace, mut due) = (Pace::default(), VecDeque::new());
+        let (mut lining, mut writing) = (FuturesUnordered::new(), FuturesUnordered::new());
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let due = tokio::select! {
-                untold = waiting.recv(), if telling.len() < TELLING => match untold {
-                    Some(untold) => pace.take(untold).into_iter().collect(),
+            while lining.len() + writing.len() < TELLING
+                && let Some((untold, authors)) = due.pop_front()
+            {
+                lining.push(self.tell_message(untold, authors));
+            }
+            let has_room = lining.len() + writing.len() < TELLING;
+            tokio::select! {
+                untold = waiting.recv(), if has_room && pace.next < UNTOLD_CAPACITY => match untold {
+                    Some(untold) => due.extend(pace.take(untold)),
                     None => return,
                 },
-                Some(()) = telling.next() => continue,
-                _ = looks.tick(), if telling.len() < TELLING => pace.due(),
-            };
-            for (untold, authors) in due {
-                let written = self.tell_message(untold, authors).await;
-                telling.push(written);
+                Some((channel, written)) = lining.next() => {
+                    due.extend(pace.done(&channel));
+                    writing.push(async move {
+                        let _ = timeout(TELL_DEADLINE, join_all(written)).await;
+                    });
+                }
+                Some(()) = writing.next() => {}
+                _ = looks.tick(), if has_room => due.extend(pace.due()),
             }
         }
     }
 
-    /// Puts one message into the inboxes' lines. What it gives resolves once it is in all of them.
+    /// Puts one message into the inboxes' lines. What it gives with the channel resolve once it is in all of them.
     async fn tell_message(
         self: &Arc<Self>,
         untold: Untold,
         authors: HashMap<UserId, u64>,
-    ) -> impl Future<Output = ()> + use<> {
+    ) -> (ChannelName, Vec<super::Publishing>) {
         let mut written = Vec::new();
-        match self.hearers(&untold, authors).await {
-            Ok(hearers) => {
-                let Untold { channel, offset, user, event, payload, deletes, .. } = &untold;
-                let may_preview = self.directory.policy(&channel.app()).await.is_ok_and(|app| app.preview);
-                let preview = payload.as_ref().filter(|_| may_preview).and_then(preview);
-                let offset = deletes.unwrap_or(*offset);
-                let id = notice_id(channel, offset);
-                for (hearer, what) in hearers {
-                    let (user, preview) = (user.as_ref(), preview.as_deref());
-                    let notice = MessageNotice { channel, offset, user, event, preview };
-                    match self.line_up(&hearer, what, &notice, id.clone()).await {
-                        Ok(publishing) if deletes.is_some() => {
-                            written.push(self.retract(&hearer, publishing));
-                        }
-                        Ok(publishing) => written.push(publishing),
-                        Err(error) => debug!(user = %hearer, error = error.message, "not told"),
-                    }
-                }
-            }
-            Err(error) => {
-                debug!(channel = %untold.channel, error = error.message, "its members can't be told");
+        let lined_up = timeout(TELL_DEADLINE, self.line_up_all(&untold, authors, &mut written)).await;
+        let error = match lined_up {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.message),
+            Err(_) => Some("the store takes too long".into()),
+        };
+        if let Some(error) = error {
+            debug!(channel = %untold.channel, error, "its members can't be told");
+        }
+        (untold.channel, written)
+    }
+
+    async fn line_up_all(
+        self: &Arc<Self>,
+        untold: &Untold,
+        authors: HashMap<UserId, u64>,
+        written: &mut Vec<super::Publishing>,
+    ) -> Result<(), Refusal> {
+        let hearers = self.hearers(untold, authors).await?;
+        let Untold { channel, offset, user, event, payload, deletes, .. } = untold;
+        let may_preview = self.directory.policy(&channel.app()).await.is_ok_and(|app| app.preview);
+        let preview = payload.as_ref().filter(|_| may_preview).and_then(preview);
+        let offset = deletes.unwrap_or(*offset);
+        let id = notice_id(channel, offset);
+        for (hearer, what) in hearers {
+            let (user, preview) = (user.as_ref(), preview.as_deref());
+            let notice = MessageNotice { channel, offset, user, event, preview };
+            match self.line_up(&hearer, what, &notice, id.clone()).await {
+                Ok(publishing) if deletes.is_some() => written.push(self.retract(&hearer, publishing)),
+                Ok(publishing) => written.push(publishing),
+                Err(error) => debug!(user = %hearer, error = error.message, "not told"),
             }
         }
-        async move {
-            let _ = timeout(TELL_DEADLINE, join_all(written)).await;
-        }
+        Ok(())
     }
 
     /// A message was deleted, so what the inbox has of it goes too. `said_again`: under the id of that, which so is found.
@@ -258,12 +317,13 @@ impl Node {
         authors: HashMap<UserId, u64>,
     ) -> Result<Vec<(UserId, &'static str)>, Refusal> {
         let Untold { channel, user, mentions, deletes, .. } = untold;
-        for (author, offset) in authors {
+        let marking = stream::iter(authors).for_each_concurrent(MARKING, |(author, offset)| async move {
             // Who writes has read what was there. In a public channel he need not be a member.
             if let Err(error) = self.directory.mark_read(channel, &author, offset).await {
                 debug!(%channel, %author, %error, "what an author has read can't be kept");
             }
-        }
+        });
+        marking.await;
         let members = self.directory.hearers(channel, mentions, TOLD_MEMBERS).await?;
         let all = members.iter().filter_map(|(member, notify)| {
             // The author's other devices show what this one said, whatever the author wants to be told of others.
@@ -281,9 +341,13 @@ impl Node {
 mod tests {
     use super::*;
 
+    fn channel() -> ChannelName {
+        "chat:a".parse().unwrap()
+    }
+
     fn untold(offset: u64, user: &str, mentions: &[&str]) -> Untold {
         Untold {
-            channel: "chat:a".parse().unwrap(),
+            channel: channel(),
             offset,
             user: Some(user.parse().unwrap()),
             event: EventName::default(),
@@ -297,6 +361,7 @@ mod tests {
     async fn a_busy_channel_is_told_of_once_an_interval_with_all_of_its_authors() {
         let mut pace = Pace::default();
         assert_eq!(pace.take(untold(1, "ann", &[])).unwrap().0.offset, 1);
+        assert!(pace.done(&channel()).is_none());
         assert!(pace.take(untold(2, "ann", &[])).is_none() && pace.take(untold(3, "bob", &[])).is_none());
         assert!(pace.due().is_empty());
         tokio::time::advance(TELL_INTERVAL).await;
@@ -306,18 +371,45 @@ mod tests {
         let read: HashMap<_, _> = due[0].1.iter().map(|(user, offset)| (user.local(), *offset)).collect();
         assert_eq!(read, HashMap::from([("ann", 2), ("bob", 3)]));
         tokio::time::advance(TELL_INTERVAL).await;
-        assert!(pace.due().is_empty() && pace.0.is_empty(), "a silent channel is forgotten");
+        assert!(pace.due().is_empty() && pace.done(&channel()).is_none());
+        assert!(pace.due().is_empty() && pace.lately.is_empty(), "a silent channel is forgotten");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_mention_does_not_wait() {
         let mut pace = Pace::default();
         pace.take(untold(1, "ann", &[])).unwrap();
+        assert!(pace.done(&channel()).is_none());
         assert!(pace.take(untold(2, "bob", &[])).is_none());
         let (told, authors) = pace.take(untold(3, "ann", &["cid"])).unwrap();
         assert_eq!((told.offset, authors.len()), (3, 2));
+        assert!(pace.done(&channel()).is_none());
         tokio::time::advance(TELL_INTERVAL).await;
         assert!(pace.due().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_channel_that_is_being_told_is_told_the_rest_afterwards_and_in_order() {
+        let mut pace = Pace::default();
+        pace.take(untold(1, "ann", &[])).unwrap();
+        let said = Payload::Json(xpush_protocol::Json::parse("1").unwrap());
+        let mention = Untold { payload: Some(said), ..untold(2, "ann", &["cid"]) };
+        let deletion = Untold { deletes: Some(2), ..untold(3, "ann", &[]) };
+        for later in [mention, deletion, untold(4, "bob", &[])] {
+            assert!(pace.take(later).is_none());
+        }
+        let elsewhere = Untold { channel: "chat:b".parse().unwrap(), ..untold(1, "ann", &[]) };
+        assert!(pace.take(elsewhere).is_some(), "another channel does not wait for it");
+        tokio::time::advance(TELL_INTERVAL).await;
+        assert!(pace.due().is_empty());
+        let (told, authors) = pace.done(&channel()).unwrap();
+        assert_eq!((told.offset, authors.len()), (2, 2));
+        assert!(told.payload.is_none(), "it was deleted meanwhile");
+        let (told, authors) = pace.done(&channel()).unwrap();
+        assert_eq!((told.deletes, authors.len()), (Some(2), 0));
+        assert!(pace.done(&channel()).is_none() && pace.next == 0);
+        tokio::time::advance(TELL_INTERVAL).await;
+        assert_eq!(pace.due()[0].0.offset, 4);
     }
 
     #[test]

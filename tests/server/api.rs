@@ -546,6 +546,18 @@ async fn a_post_with_an_idempotency_key_is_done_once() {
     let headers = [("idempotency-key", "order-17"), ("authorization", &bearer)];
     let of_another = post_as(server.http, "/v1/publish", &headers, &message(&["room:a"], 1)).await;
     assert_eq!((of_another.status, of_another.header("idempotency-replayed")), (200, None));
+    // It is the user's, whichever of its tokens is shown; and not another user's.
+    for (user, expires_in, is_replayed) in
+        [("ann", "600", false), ("ann", "900", true), ("bob", "600", false)]
+    {
+        let data = server.data.to_str().unwrap();
+        let output = run(&["token", "--data", data, "--user", user, "--expires-in", expires_in]).await;
+        let bearer = format!("Bearer {}", String::from_utf8(output.stdout).unwrap().trim());
+        let headers = [("idempotency-key", "order-17"), ("authorization", bearer.as_str())];
+        let answer = post_as(server.http, "/v1/publish", &headers, &message(&["room:b"], 1)).await;
+        let replayed = answer.header("idempotency-replayed").is_some();
+        assert_eq!((answer.status, replayed), (200, is_replayed), "{user} {expires_in}");
+    }
     for wrong in ["", "two words", "\u{e9}"] {
         let headers = [("idempotency-key", wrong)];
         let answer = post_as(server.http, "/v1/publish", &headers, &message(&["room:a"], 1)).await;
