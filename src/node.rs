@@ -13,6 +13,7 @@ mod contacts;
 mod delete;
 mod entrance;
 mod expire;
+mod farewell;
 mod gate;
 mod health;
 mod history;

@@ -24,6 +24,9 @@ on_every_store!(
     a_user_has_no_more_devices_than_the_policy_says
     a_deactivated_user_is_nobody_until_activated
     tokens_of_the_application_are_taken_back_by_their_age
+    a_user_of_whom_there_is_no_record_is_taken_back_too
+    a_deleted_users_id_is_nobodys_again
+    a_user_whose_deletion_broke_off_is_deleted_again
     a_deleted_user_leaves_nothing_behind
     an_export_has_everything_but_secrets
     users_are_found_by_the_beginning_of_name_or_id
@@ -293,9 +296,25 @@ async fn tokens_of_the_application_are_taken_back_by_their_age(store: Arc<dyn St
     directory.revoke(&ann).await.unwrap();
     assert!(is_invalid_token(&directory.check_account(&app, &ann, &of_application(Some(now))).await));
     directory.check_account(&app, &ann, &of_application(Some(now + 2))).await.unwrap();
-    directory.check_account(&app, &ann, &of_application(None)).await.unwrap();
-    directory.deactivate(&ann).await.unwrap();
+    // One that does not say when it was made may be of before.
     assert!(is_invalid_token(&directory.check_account(&app, &ann, &of_application(None)).await));
+    directory.deactivate(&ann).await.unwrap();
+    let later = directory.check_account(&app, &ann, &of_application(Some(now + 60))).await;
+    assert!(is_invalid_token(&later));
+}
+
+async fn a_user_of_whom_there_is_no_record_is_taken_back_too(store: Arc<dyn Store>) {
+    let directory = directory(&store);
+    let (ann, bob, app) = (id("ann"), id("bob"), AppId::default());
+    let of_application = |issued| Account { login: None, device: None, issued };
+    let now = super::millis(SystemTime::now()) / 1000;
+    directory.revoke(&ann).await.unwrap();
+    assert!(is_invalid_token(&directory.check_account(&app, &ann, &of_application(Some(now))).await));
+    directory.check_account(&app, &ann, &of_application(Some(now + 2))).await.unwrap();
+    directory.deactivate(&bob).await.unwrap();
+    assert!(is_invalid_token(&directory.check_account(&app, &bob, &of_application(Some(now + 60))).await));
+    directory.activate(&bob).await.unwrap();
+    directory.check_account(&app, &bob, &of_application(Some(now + 60))).await.unwrap();
 }
 
 async fn a_deleted_user_leaves_nothing_behind(store: Arc<dyn Store>) {
@@ -314,7 +333,7 @@ async fn a_deleted_user_leaves_nothing_behind(store: Arc<dyn Store>) {
     directory.delete_user(&ann, None).await.unwrap();
     assert!(feed.next(&directory).await.unwrap().iter().any(|told| matches!(told, Change::User { .. })));
     assert!(!stands(&directory, &tokens).await);
-    for table in ["user", "name", "seen", "device", "login", "friend", "group", "mine"] {
+    for table in ["name", "seen", "device", "login", "friend", "group", "mine"] {
         let prefix = super::store::Prefix::new(&[table]);
         let left = store.scan(super::store::Scan::of(prefix)).await.unwrap();
         let of_ann: Vec<_> =
@@ -322,9 +341,47 @@ async fn a_deleted_user_leaves_nothing_behind(store: Arc<dyn Store>) {
         assert!(of_ann.is_empty(), "{of_ann:?}");
     }
     assert_eq!(directory.delete_user(&ann, None).await, Err(DirectoryError::NotFound("user")));
-    // The name is free for somebody else, whom the old tokens don't let in.
-    directory.register(&ann, &with_password("another horse"), false).await.unwrap();
-    assert!(!stands(&directory, &tokens).await);
+    // Of the user itself the id is left.
+    let left = store.get(&super::user::User::key(&ann)).await.unwrap().unwrap();
+    let left: serde_json::Value = serde_json::from_slice(&left.value).unwrap();
+    let fields: Vec<_> = left.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(fields, ["user", "created", "leaving", "gone"]);
+}
+
+async fn a_deleted_users_id_is_nobodys_again(store: Arc<dyn Store>) {
+    let directory = directory(&store);
+    let (ann, app) = (ann(&directory).await, AppId::default());
+    directory.delete_user(&ann, None).await.unwrap();
+    for is_backend in [false, true] {
+        let again = directory.register(&ann, &with_password("another horse"), is_backend).await;
+        assert_eq!(again, Err(DirectoryError::AlreadyExists("user")));
+    }
+    // Nor by what the application makes, however new.
+    let now = super::millis(SystemTime::now()) / 1000;
+    let account = Account { login: None, device: None, issued: Some(now + 60) };
+    assert!(is_invalid_token(&directory.check_account(&app, &ann, &account).await));
+    assert!(directory.ensure_user(&app, &ann).await.is_err());
+    assert!(!directory.user_exists(&app, &ann).await.unwrap());
+    for outcome in [
+        directory.revoke(&ann).await,
+        directory.activate(&ann).await,
+        directory.deactivate(&ann).await,
+        directory.profile(&ann).await.map(drop),
+        directory.own_profile(&ann).await.map(drop),
+    ] {
+        assert_eq!(outcome, Err(DirectoryError::NotFound("user")));
+    }
+    assert!(directory.users(&app, PageQuery::default()).await.unwrap().items.is_empty());
+}
+
+async fn a_user_whose_deletion_broke_off_is_deleted_again(store: Arc<dyn Store>) {
+    let directory = directory(&store);
+    let ann = ann(&directory).await;
+    directory.take_leave(&ann, None).await.unwrap();
+    let again = directory.register(&ann, &with_password("another horse"), true).await;
+    assert_eq!(again, Err(DirectoryError::AlreadyExists("user")));
+    directory.delete_user(&ann, None).await.unwrap();
+    assert_eq!(directory.delete_user(&ann, None).await, Err(DirectoryError::NotFound("user")));
 }
 
 async fn an_export_has_everything_but_secrets(store: Arc<dyn Store>) {
@@ -429,9 +486,21 @@ async fn an_app_takes_everything_of_it_along(store: Arc<dyn Store>) {
     directory.register(&ann, &with_password(PASSWORD), false).await.unwrap();
     let tokens = directory.login(&ann, PASSWORD, Some(&on("phone"))).await.unwrap();
     let (_, key) = directory.create_api_key(&shop, NewKey::default()).await.unwrap();
+    let now = super::millis(SystemTime::now()) / 1000;
+    let of_application = Account { login: None, device: None, issued: Some(now) };
+    directory.check_account(&shop, &id("bob"), &of_application).await.unwrap();
+    // Another node that has just looked at the policy.
+    let elsewhere = self::directory(&store);
+    elsewhere.policy(&shop).await.unwrap();
 
     directory.delete_app(&shop, None).await.unwrap();
-    assert!(!stands(&directory, &tokens).await);
+    assert!(!stands(&directory, &tokens).await && !stands(&elsewhere, &tokens).await);
+    for node in [&directory, &elsewhere] {
+        assert!(is_invalid_token(&node.check_account(&shop, &id("bob"), &of_application).await));
+    }
+    assert_eq!(directory.delete_app(&shop, None).await, Err(DirectoryError::NotFound("app")));
+    let again = directory.create_app(&shop, "Another shop", AppPolicy::default()).await;
+    assert_eq!(again, Err(DirectoryError::AlreadyExists("app")));
     assert!(directory.login(&ann, PASSWORD, None).await.is_err());
     assert_eq!(directory.app(&shop).await, Err(DirectoryError::NotFound("app")));
     // Another node has the key at hand for a moment; here it is over at once or after that.

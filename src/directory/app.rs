@@ -55,12 +55,22 @@ pub struct App {
     /// Milliseconds since 1970; 0 for the default app, which was always there.
     pub created: u64,
     pub policy: AppPolicy,
-    /// It is being deleted: nothing of it can be used any more.
+    /// It is being deleted, or is: nothing of it can be used any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) leaving: bool,
+    /// Nothing is left of it but its id, which is not given again: logs may still have what was said under it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) gone: bool,
 }
 
 impl Record for App {}
+
+impl App {
+    fn new(app: &AppId, name: &str, created: u64) -> Self {
+        let policy = AppPolicy::default();
+        Self { app: app.clone(), name: name.into(), created, policy, leaving: false, gone: false }
+    }
+}
 
 /// Policies that were read lately.
 #[derive(Debug, Default)]
@@ -85,7 +95,7 @@ impl Policies {
     }
 }
 
-fn key(app: &AppId) -> Key {
+pub(super) fn key(app: &AppId) -> Key {
     Key::new(&["app", app.as_str()])
 }
 
@@ -132,7 +142,7 @@ impl Directory {
 
     pub async fn create_app(&self, app: &AppId, name: &str, policy: AppPolicy) -> Result<Tagged<App>> {
         check_name(name)?;
-        let created = App { app: app.clone(), name: name.into(), created: now(), policy, leaving: false };
+        let created = App { policy, ..App::new(app, name, now()) };
         self.change(|| async {
             let key = key(app);
             if self.store.get(&key).await?.is_some() {
@@ -187,7 +197,7 @@ impl Directory {
         }
         self.change(|| async {
             // One that is leaving already is one whose deletion broke off.
-            let found = self.read::<App>(&key(app)).await?;
+            let found = self.read::<App>(&key(app)).await?.filter(|found| !found.value.gone);
             let Tagged { value, version } = found.ok_or(DirectoryError::NotFound("app"))?;
             check_version(expected, version)?;
             let leaving = App { leaving: true, ..value.clone() };
@@ -203,7 +213,8 @@ impl Directory {
         for table in TABLES {
             self.delete_all(Prefix::new(&[table, app.as_str()])).await?;
         }
-        self.commit(Commit::new().delete(key(app))).await
+        let gone = App { leaving: true, gone: true, ..App::new(app, "", now()) };
+        self.commit(Commit::new().put(key(app), encode(&gone))).await
     }
 
     /// Everything that begins so, some at a time.
@@ -224,13 +235,8 @@ impl Directory {
 
     fn default_app(&self) -> App {
         let registration = if self.open_registration { Registration::Open } else { Registration::Closed };
-        App {
-            app: AppId::default(),
-            name: AppId::default().to_string(),
-            created: 0,
-            policy: AppPolicy { registration, ..AppPolicy::default() },
-            leaving: false,
-        }
+        let policy = AppPolicy { registration, ..AppPolicy::default() };
+        App { policy, ..App::new(&AppId::default(), AppId::default().as_str(), 0) }
     }
 }
 

@@ -25,9 +25,17 @@ const SECRETS: [&str; 2] = ["password", "hash"];
 const EXPORTED: usize = 10_000;
 
 impl Directory {
-    /// Deletes a user and what is kept of it. What it said in channels is theirs, and goes by their rules.
+    /// Deletes a user and what the directory keeps of it. What it said in channels is theirs, and goes by their rules.
     pub async fn delete_user(&self, user: &UserId, expected: Option<u64>) -> Result<()> {
-        let found = self.read::<User>(&User::key(user)).await?.ok_or(DirectoryError::NotFound("user"))?;
+        self.take_leave(user, expected).await?;
+        self.bury(user).await
+    }
+
+    /// The first part of it: nobody is this user any more, and what others see of it is gone. If what comes after this
+    /// breaks off, all of it may be done again.
+    pub(crate) async fn take_leave(&self, user: &UserId, expected: Option<u64>) -> Result<()> {
+        let found = self.read::<User>(&User::key(user)).await?.filter(|found| !found.value.gone);
+        let found = found.ok_or(DirectoryError::NotFound("user"))?;
         check_version(expected, found.version)?;
         // From here on nobody is this user; one that is leaving already is one whose deletion broke off.
         if !found.value.leaving {
@@ -39,15 +47,19 @@ impl Directory {
         for (_, table) in TABLES {
             self.delete_all(Prefix::new(&[table, user.app().as_str(), user.local()])).await?;
         }
+        Ok(())
+    }
+
+    /// The last part. Only the id stays, so that nobody registers it and is taken for who had it: by tokens that the
+    /// application once made, by the other one of a direct channel, as the author of what was said.
+    pub(crate) async fn bury(&self, user: &UserId) -> Result<()> {
         self.change(|| async {
-            let Some(found) = self.read::<User>(&User::key(user)).await? else {
+            let found = self.read::<User>(&User::key(user)).await?;
+            let Some(found) = found.filter(|found| found.value.leaving && !found.value.gone) else {
                 return Ok((Commit::new(), ()));
             };
-            // Without a name first, so that the index goes with it.
-            let nameless = User { profile: super::Profile::default(), ..found.value.clone() };
-            let mut commit = write(Commit::new(), user, Some(&found), &nameless);
-            commit.writes.retain(|write| write.key != User::key(user));
-            let commit = commit.delete(User::key(user)).delete(Seen::key(user));
+            let gone = User { leaving: true, gone: true, ..User::new(user) };
+            let commit = write(Commit::new(), user, Some(&found), &gone).delete(Seen::key(user));
             let told = || json!({ "user": user });
             Ok((commit.after(self, HookEvent::UserDeleted, &user.app(), user.local(), told), ()))
         })

@@ -292,8 +292,12 @@ impl Directory {
                         "was used twice: its login is ended, in case somebody else has a copy; log in again";
                     return Ok((commit.delete(key).tell(&ended(user, &said.login)), Err(invalid(why))));
                 }
-                let owner = self.user(user).await.ok().filter(|owner| !owner.value.deactivated);
-                if owner.is_none() {
+                let owner = self.user(user).await.map_err(|error| match error {
+                    DirectoryError::NotFound(_) => invalid("is of a user that is gone"),
+                    // A store that is away is no reason to log in again.
+                    other => other,
+                })?;
+                if owner.value.deactivated {
                     return Err(invalid("is of a user that is gone"));
                 }
                 let end = SystemTime::now() + Duration::from_secs(policy.refresh_token_ttl.into());

@@ -26,6 +26,8 @@ mod fixture;
 mod friend;
 mod group;
 mod hearing;
+#[cfg(test)]
+mod hiccup_tests;
 mod login;
 mod member;
 mod notice;

@@ -8,7 +8,7 @@ use xpush_protocol::{AppId, DeviceId, SessionId, UserId};
 
 use super::{
     Change, Directory, DirectoryError, Record, Result, Tagged,
-    app::check_version,
+    app::{App, check_version},
     device::Device,
     login::Login,
     millis,
@@ -41,9 +41,12 @@ pub(crate) struct User {
     /// Tokens that the application made before (in seconds since 1970) are taken no more. Ours end with their logins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) valid_from: Option<u64>,
-    /// It is being deleted: its name is taken until nothing of it is left.
+    /// It is being deleted, or is.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) leaving: bool,
+    /// Nothing is left of it but its id, which nobody else ever gets.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) gone: bool,
 }
 
 impl Record for User {}
@@ -94,6 +97,7 @@ impl User {
             deactivated: false,
             valid_from: None,
             leaving: false,
+            gone: false,
         }
     }
 
@@ -140,21 +144,30 @@ impl Directory {
     /// Whether what a token says of its user still holds: the user may come in, the login and the device are there.
     pub async fn check_account(&self, app: &AppId, user: &UserId, account: &Account) -> Result<()> {
         let user = user.within(app);
-        let mut keys = vec![User::key(&user)];
+        let mut keys = vec![User::key(&user), super::app::key(app)];
         keys.extend(account.login.as_deref().map(|login| Login::key(&user, login)));
         let is_ours = account.login.is_some();
         keys.extend(account.device.as_ref().filter(|_| is_ours).map(|device| Device::key(&user, device)));
         let mut entries = self.store.get_many(&keys).await?.into_iter();
         let revoked = |what: &str| Err(DirectoryError::InvalidToken(what.into()));
-        let Some(record) = entries.next().flatten() else {
+        let record = entries.next().flatten();
+        // Read, and not of the policies that are held: sessions look once, as soon as they hear of it. An app without a
+        // record is one that the configuration has keys of.
+        if let Some(found) = entries.next().flatten()
+            && decode::<App>(&keys[1], &found)?.value.leaving
+        {
+            return revoked("the token's app is gone");
+        }
+        let Some(record) = record else {
             // A user whom only the application knows.
             return if is_ours { revoked("the token's user is gone") } else { Ok(()) };
         };
         let record: User = decode(&keys[0], &record)?.value;
         if record.deactivated || record.leaving {
-            return revoked("the token's user is deactivated");
+            return revoked("the token's user is deactivated or deleted");
         }
-        if !is_ours && account.issued.zip(record.valid_from).is_some_and(|(issued, from)| issued < from) {
+        // One that does not say when it was made may be as old as any.
+        if !is_ours && record.valid_from.is_some_and(|from| account.issued.unwrap_or(0) < from) {
             return revoked("the token was taken back");
         }
         if entries.any(|entry| entry.is_none()) {
@@ -176,7 +189,7 @@ impl Directory {
         self.change(|| async {
             match self.read::<User>(&User::key(&user)).await? {
                 Some(found) if found.value.leaving => {
-                    Err(DirectoryError::Forbidden("the user is being deleted".into()))
+                    Err(DirectoryError::Forbidden("the user is deleted, or being deleted".into()))
                 }
                 Some(_) => Ok((Commit::new(), ())),
                 None => Ok((write(Commit::new(), &user, None, &User::new(&user)), ())),
@@ -260,7 +273,8 @@ impl Directory {
         .await
     }
 
-    /// Nobody comes in as this user until `activate`; all of its logins end.
+    /// Nobody comes in as this user until `activate`; all of its logins end. Whom only the application's tokens name gets
+    /// a record by this, as by `revoke`.
     pub async fn deactivate(&self, user: &UserId) -> Result<()> {
         self.end_everywhere(user, |changed| changed.deactivated = true).await
     }
@@ -280,15 +294,18 @@ impl Directory {
 
     pub(super) async fn end_everywhere(&self, user: &UserId, change: impl Fn(&mut User)) -> Result<()> {
         self.change(|| async {
-            let present = self.user(user).await?;
-            let mut changed = present.value.clone();
+            let present = self.read::<User>(&User::key(user)).await?;
+            if present.as_ref().is_some_and(|present| present.value.leaving) {
+                return Err(DirectoryError::NotFound("user"));
+            }
+            let mut changed = present.as_ref().map_or_else(|| User::new(user), |found| found.value.clone());
             change(&mut changed);
             // Tokens say whole seconds: one of this second may be older than this.
             changed.valid_from = Some(millis(SystemTime::now()) / 1000 + 1);
             let logins = self.logins(user).await?;
             let commit = logins.into_iter().fold(Commit::new(), |commit, (key, _)| commit.delete(key));
             let commit = commit.tell(&Change::User { app: user.app(), user: user.clone() });
-            Ok((write(commit, user, Some(&present), &changed), ()))
+            Ok((write(commit, user, present.as_ref(), &changed), ()))
         })
         .await
     }

@@ -148,7 +148,7 @@ async fn remove(
     IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Problem> {
     let user = caller.acts_for(&user)?;
-    api.node.directory.delete_user(&user, expected).await?;
+    api.node.delete_user(&user, expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -213,6 +213,20 @@ async fn a_token_of_an_apps_issuer_lets_its_user_in() {
             "{wrong}"
         );
     }
+    // Whom nobody but the issuer knows is taken back as well, and all of them go with the app.
+    let of = |user: &str| {
+        let mut claims = said.clone();
+        claims["sub"] = json!(user);
+        signer.sign(&claims).unwrap()
+    };
+    let mut bob = Session::user(&server, Via::Websocket, &of("bob")).await.unwrap();
+    let mut eve = Session::user(&server, Via::Websocket, &of("eve")).await.unwrap();
+    let revoked = with(server.http, "POST", "/v1/users/bob/revoke", &key, &in_shop, Value::Null).await;
+    assert_eq!(revoked.status, 204, "{revoked:?}");
+    until("bob's session has ended", async || bob.client.event().await.is_err()).await;
+    eve.ping().await;
+    assert_eq!(call(server.http, "DELETE", "/v1/apps/shop", &key, Value::Null).await.status, 204);
+    until("eve's session has ended", async || eve.client.event().await.is_err()).await;
 }
 
 #[tokio::test]
@@ -523,11 +537,27 @@ async fn a_user_takes_its_data_along_and_is_gone() {
     let export = call(server.http, "GET", "/v1/users/ann/export", token(&ann), Value::Null).await;
     assert_eq!((export.status, &export.json()["devices"][0]["device"]), (200, &json!("phone")));
     assert!(!export.text().contains("argon2") && !export.text().contains("hash"), "{export:?}");
+    let key = server.dev_key("api_key");
+    let bob = register(&server, "bob").await;
+    let asks = call(server.http, "PUT", "/v1/users/bob/friends/ann", token(&bob), Value::Null).await;
+    assert_eq!(asks.status, 200, "{asks:?}");
+    let inbox = async || {
+        let page = call(server.http, "GET", "/v1/channels/inbox:ann/history", &key, Value::Null).await;
+        assert_eq!(page.status, 200, "{page:?}");
+        page.json()["publications"].as_array().unwrap().clone()
+    };
+    until("ann is told", async || inbox().await.iter().any(|told| told["data"].to_string().contains("bob")))
+        .await;
     assert_eq!(call(server.http, "DELETE", "/v1/users/ann", token(&ann), Value::Null).await.status, 204);
     assert!(!lets_in(&server, "ann", &ann).await);
+    for told in inbox().await {
+        assert_eq!((&told["event"], &told["data"]), (&json!("xpush.deleted"), &Value::Null), "{told}");
+    }
     let body = json!({ "user": "ann", "password": PASSWORD });
-    refused(&call(server.http, "POST", "/v1/login", "", body).await, 401, "invalid_credentials");
-    let key = server.dev_key("api_key");
+    refused(&call(server.http, "POST", "/v1/login", "", body.clone()).await, 401, "invalid_credentials");
+    // Nobody else becomes her.
+    refused(&call(server.http, "POST", "/v1/users", "", body.clone()).await, 409, "already_exists");
+    refused(&call(server.http, "POST", "/v1/users", &key, body).await, 409, "already_exists");
     refused(&call(server.http, "GET", "/v1/users/ann", &key, Value::Null).await, 404, "not_found");
 }
 
