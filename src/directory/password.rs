@@ -10,10 +10,11 @@ use std::{
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::{self, available_parallelism},
+    time::Duration,
 };
 
 use argon2::{Algorithm, Argon2, Params, PasswordHash, PasswordHasher as _, PasswordVerifier as _, Version};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::sleep};
 
 use super::{DirectoryError, Result};
 
@@ -29,8 +30,13 @@ const LENGTH: std::ops::RangeInclusive<usize> = 8..=256;
 /// better told to come again.
 const WAITING: usize = 64;
 
+/// After this is told to come again who found no place in the line. Told at once, a flood comes again at once: 128 clients
+/// made 12,000 requests a second of it, which took both cores from the messages (measured). So it comes as often as it has
+/// connections, and those are counted.
+const TURNED_AWAY_AFTER: Duration = Duration::from_secs(1);
+
 /// Nice value of the threads: messages come first wherever both want a core.
-const NICE: i32 = 15;
+const NICE: i32 = 19;
 
 /// What hashes, from its first use on.
 #[derive(Default)]
@@ -82,11 +88,14 @@ impl Passwords {
                 let _ = answer.send(work(hasher));
             }
         });
-        let line = self.line.get_or_init(start);
-        line.try_send(work).map_err(|error| match error {
-            TrySendError::Full(_) => DirectoryError::Busy("too many are logging in; try again".into()),
-            TrySendError::Disconnected(_) => failed(),
-        })?;
+        match self.line.get_or_init(start).try_send(work) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                sleep(TURNED_AWAY_AFTER).await;
+                return Err(DirectoryError::Busy("too many are logging in; try again".into()));
+            }
+            Err(TrySendError::Disconnected(_)) => return Err(failed()),
+        }
         answered.await.map_err(|_| failed())
     }
 }
