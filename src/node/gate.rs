@@ -53,7 +53,7 @@ impl Gate {
     /// What is known, if it may still be used.
     fn get(&self, channel: &ChannelName, user: Option<&UserId>) -> Option<Standing> {
         let known = self.known();
-        if !known.followed.is_some_and(|at| at.elapsed() < FOLLOW_PATIENCE) {
+        if known.followed.is_none_or(|at| at.elapsed() >= FOLLOW_PATIENCE) {
             return None;
         }
         let (standing, read) = known.standings.get(&(channel.clone(), user.cloned()))?;

@@ -67,6 +67,10 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Where writes fail, it doubles up to this.
 const MAX_PAUSE: Duration = Duration::from_millis(200);
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "all but the last are appends: a box would be one for each message"
+)]
 pub(super) enum Request {
     Append(ChannelName, Append),
     /// The last one.
