@@ -361,6 +361,7 @@ impl Node {
     }
 
     /// Does to its end what was begun, whoever no longer waits for it.
+    #[cfg(feature = "server")]
     pub(crate) fn see_through<T: Send + 'static>(
         &self,
         task: impl Future<Output = T> + Send + 'static,
@@ -444,6 +445,7 @@ impl Node {
     }
 
     /// A key of the installation for something that is sealed neither as a state nor as a ticket.
+    #[cfg(feature = "server")]
     pub(crate) fn key_of(&self, purpose: &[u8]) -> [u8; 32] {
         self.auth.sealer.key_of(purpose)
     }

@@ -84,6 +84,7 @@ impl StateSealer {
 
     /// A key that every node of the installation can make again, and nobody else. `purpose` is one that nothing is
     /// sealed as: the tags of those are no secret.
+    #[cfg(feature = "server")]
     pub(crate) fn key_of(&self, purpose: &[u8]) -> [u8; SHA256_OUTPUT_LEN] {
         let mut key = [0; SHA256_OUTPUT_LEN];
         key.copy_from_slice(hmac::sign(&self.0, purpose).as_ref());
