@@ -77,7 +77,7 @@ impl Session {
         {
             match error {
                 DirectoryError::Store(_) | DirectoryError::Busy(_) if !rechecks.account => {
-                    self.outbox.note_unsure();
+                    self.note_unsure();
                     return None;
                 }
                 DirectoryError::Store(_) | DirectoryError::Busy(_) => {
@@ -105,7 +105,7 @@ impl Session {
                     continue;
                 }
                 Err(_) if may_wait => {
-                    self.outbox.note_unsure();
+                    self.note_unsure();
                     continue;
                 }
                 Err(_) => {
@@ -125,5 +125,11 @@ impl Session {
                 self.end_subscriptions(reason, |name| names.contains(name)).await;
             }
         }
+    }
+
+    /// Another look, once the directory can say.
+    fn note_unsure(&self) {
+        self.outbox.note_unsure();
+        self.node.sessions.note_unsure();
     }
 }

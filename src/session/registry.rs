@@ -5,7 +5,7 @@ mod ending;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -25,7 +25,11 @@ const MAILBOX_CAPACITY: usize = 64;
 
 /// The sessions of this node.
 #[derive(Default)]
-pub struct Sessions(Mutex<Tables>);
+pub struct Sessions {
+    tables: Mutex<Tables>,
+    /// Some connection could not be told whether a right is gone: only then are they asked one by one.
+    some_unsure: AtomicBool,
+}
 
 /// A connection that takes a session over.
 #[derive(Clone, Copy)]
@@ -309,7 +313,7 @@ impl Sessions {
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

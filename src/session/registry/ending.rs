@@ -1,5 +1,7 @@
 //! What is taken from a user, found in the sessions that are here: each looks, or ends.
 
+use std::sync::atomic::Ordering;
+
 use xpush_protocol::{AppId, CloseCode, DeviceId, SessionId, UserId};
 use xpush_transports::Farewell;
 
@@ -34,9 +36,16 @@ impl Sessions {
         self.tables().all().for_each(|place| place.outbox.ask_recheck(&Recheck::Everything));
     }
 
-    /// Those that could not be told whether a right is gone ask again.
+    /// A connection could not be told whether a right is gone; its outbox knows that it is this one.
+    pub(crate) fn note_unsure(&self) {
+        self.some_unsure.store(true, Ordering::Relaxed);
+    }
+
+    /// Those that could not be told ask again.
     pub(crate) fn recheck_unsure(&self) {
-        self.tables().all().for_each(|place| place.outbox.ask_unsure());
+        if self.some_unsure.swap(false, Ordering::Relaxed) {
+            self.tables().all().for_each(|place| place.outbox.ask_unsure());
+        }
     }
 
     /// A session of the user began where there may be one: those that began before it end.
