@@ -1,13 +1,17 @@
 //! One node: what all sessions and the HTTP API of this process share, and the way of a publication through it.
 //!
-//! `announce` tells the other nodes what was appended here, `history` reads the logs for who asks, `lookup` says which
-//! node a client should use, `delete` takes messages away and `expire` those whose time has come, `route` has a channel
-//! in which many nodes append appended to by one, `health` asks how the backends are, `balance` moves clients to who has
-//! few, `tend` looks after what nobody waits for.
+//! `entrance` says who is let in and `gate` what he may do in a channel, `attend` has sessions come and go. `publish` puts
+//! a message into its log and hands it on: `announce` tells the other nodes, `telling` the inboxes of the channel's
+//! members (`inbox`), `contacts` tells friends who is online. `history` reads the logs for who asks, `mark` notes how far
+//! members have come, `delete` takes messages away, `expire` those whose time has come and `farewell` what a deleted user
+//! leaves. `lookup` says which node a client should use, `route` has a channel in which many nodes append appended to by
+//! one, `health` asks how the backends are, `balance` moves clients to who has few, `tend` looks after what nobody waits
+//! for.
 //!
 //! Invariant: it knows backends by their traits only; who wires them is `main.rs`.
 
 mod announce;
+mod attend;
 mod balance;
 mod contacts;
 mod delete;
@@ -20,6 +24,7 @@ mod history;
 mod inbox;
 mod lookup;
 mod mark;
+mod publish;
 mod route;
 mod telling;
 mod tend;
@@ -32,19 +37,11 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{
-    FutureExt as _,
-    future::{BoxFuture, ready},
-};
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, timeout},
-};
+use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, trace, warn};
 use xpush_protocol::{
-    AppId, ChannelName, Cursor, DeviceId, Draining, ErrorCode, Join, Leave, Limits as ClientLimits, Message,
-    ServerFrame, SessionId, Target, UserId,
+    AppId, ChannelName, Cursor, Draining, ErrorCode, Limits as ClientLimits, Message, ServerFrame, Target,
 };
 
 use announce::Untold;
@@ -56,26 +53,23 @@ pub use history::HistoryQuery;
 pub use inbox::inbox_of;
 pub use mark::Mark;
 use route::Routes;
-use telling::{Inboxes, Untold as UntoldMessage};
+use telling::Inboxes;
 
 use crate::{
     auth::{Auth, SessionState},
-    broker::{Broker, Carried, Inbox, Taken, Topic},
-    channel::{Channels, PRESENCE_EVENTS_LIMIT},
-    directory::{Change, Directory, LoginMode},
-    log::{Appended, Log, LogError},
+    broker::{Broker, Carried, Inbox},
+    channel::Channels,
+    directory::Directory,
+    log::Log,
     membership::{Membership, NodeId},
     metrics::Metrics,
-    namespace::{Access, Namespaces, Policy, Retention},
+    namespace::{Namespaces, Policy, Retention},
     presence::{List, Presence},
-    publication::{Draft, Publisher},
+    publication::Publisher,
     rate::{Allowance, Rates},
-    session::{Departed, Entering, Refusal, Sessions},
+    session::{Refusal, Sessions},
     webhook::Webhooks,
 };
-
-/// Beyond it a connection begins without its app's login mode: the store is away.
-const LOGIN_MODE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Sessions that look at all of their rights at once: half of what a store reads at once.
 const RECHECK_TURNS: usize = 16;
@@ -225,141 +219,6 @@ impl Node {
         }
     }
 
-    /// Puts a message in line for its channel. What it gives resolves once the message is as durable as its
-    /// namespace promises; then it is on its way to the subscribers too.
-    pub async fn publish(
-        self: &Arc<Self>,
-        channel: &ChannelName,
-        draft: Draft,
-    ) -> Result<Publishing, Refusal> {
-        let draft = match self.publish_at_once(channel, draft) {
-            Ok(published) => return Ok(ready(published).boxed()),
-            Err(draft) => draft,
-        };
-        match draft.expires_in {
-            Some(expires_in) => self.publish_expiring(channel, draft, expires_in).await,
-            None => self.publish_in_line(channel, draft).await,
-        }
-    }
-
-    async fn publish_in_line(
-        self: &Arc<Self>,
-        channel: &ChannelName,
-        draft: Draft,
-    ) -> Result<Publishing, Refusal> {
-        let policy = self.policy(channel)?;
-        if self.webhooks.must_mark(policy, channel) {
-            Box::pin(self.webhooks.mark(&self.directory, &**self.log(policy), channel)).await?;
-        }
-        let told = self.tells_members(policy, channel).then(|| UntoldMessage::new(channel, &draft));
-        let publishing = if matches!(policy.retention, Retention::Durable { .. }) && self.is_in_cluster() {
-            self.publish_routed(policy, channel, draft).await?
-        } else {
-            self.publish_here(policy, channel, draft, ()).await?
-        };
-        let Some(told) = told else { return Ok(publishing) };
-        let node = Arc::clone(self);
-        Ok(async move {
-            let published = publishing.await?;
-            if let (cursor, false) = published {
-                node.told_of(told, cursor.offset);
-            }
-            Ok(published)
-        }
-        .boxed())
-    }
-
-    /// Whether the members of the channel hear of its messages in their inboxes.
-    fn tells_members(&self, policy: &Policy, channel: &ChannelName) -> bool {
-        let has_members = |access| matches!(access, Access::Members | Access::Public);
-        matches!(policy.retention, Retention::Durable { .. })
-            && match self.directory.known_policy(&channel.app()) {
-                Some(of_app) => has_members(gate::rules_of(policy, channel, &of_app).access),
-                None => has_members(policy.access),
-            }
-    }
-
-    /// As `publish`, where there is nothing to wait for. Gives the draft back where there is.
-    #[allow(clippy::result_large_err, reason = "it is no error: the draft itself is given back")]
-    pub fn publish_at_once(
-        self: &Arc<Self>,
-        channel: &ChannelName,
-        draft: Draft,
-    ) -> Result<Result<(Cursor, bool), Refusal>, Draft> {
-        let policy = match self.policy(channel) {
-            Ok(policy) => policy,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        if draft.payload.len() > self.limits.data {
-            let message =
-                format!("the data has {} bytes, {} are allowed", draft.payload.len(), self.limits.data);
-            return Ok(Err(Refusal::new(ErrorCode::TooLarge, message)));
-        }
-        // Its time has to be noted first, or that the channel has messages to be told of.
-        if draft.expires_in.is_some() || self.webhooks.must_mark(policy, channel) {
-            return Err(draft);
-        }
-        let (log, began) = (self.log(policy), Instant::now());
-        let appended = log.append_at_once(channel, draft)?;
-        Ok(self.published(channel, began, appended, log.carries()))
-    }
-
-    /// Has this node append it. `until_appended` is dropped once the log has answered.
-    async fn publish_here(
-        self: &Arc<Self>,
-        policy: &Policy,
-        channel: &ChannelName,
-        draft: Draft,
-        until_appended: impl Send + 'static,
-    ) -> Result<Publishing, Refusal> {
-        let began = Instant::now();
-        let log = self.log(policy);
-        let carried = log.carries();
-        let mut pending = log.append(channel, draft).await?;
-        let (node, channel) = (Arc::clone(self), channel.clone());
-        // It may have answered already; what waits for a disk is no longer its publisher's alone.
-        if let Some(appended) = (&mut pending).now_or_never() {
-            return Ok(ready(node.published(&channel, began, appended, carried)).boxed());
-        }
-        let task = self.publishing.spawn(async move {
-            let appended = pending.await;
-            drop(until_appended);
-            node.published(&channel, began, appended, carried)
-        });
-        let lost =
-            |error| Refusal::new(ErrorCode::Internal, format!("the publish was not finished: {error}"));
-        Ok(async move { task.await.unwrap_or_else(|error| Err(lost(error))) }.boxed())
-    }
-
-    /// What is left to do once the log has answered: the publication is on its way to the subscribers.
-    fn published(
-        self: &Arc<Self>,
-        channel: &ChannelName,
-        began: Instant,
-        appended: Result<Appended, LogError>,
-        carried: bool,
-    ) -> Result<(Cursor, bool), Refusal> {
-        let appended = appended.inspect_err(|_| self.metrics.append_failed())?;
-        self.metrics.appended(began.elapsed());
-        let cursor = appended.cursor();
-        let Appended::New { epoch, publication } = appended else {
-            // Who appended it may have died before it told anybody.
-            self.announce(Carried::Top { channel: channel.clone(), cursor });
-            return Ok((cursor, true));
-        };
-        trace!(%channel, offset = cursor.offset, "published");
-        if self.webhooks.are_some()
-            && let Ok(policy) = self.policy(channel)
-        {
-            self.webhooks.published(policy, channel);
-        }
-        self.channels.deliver(channel, epoch, &publication);
-        if !carried {
-            self.announce(Carried::Publication { channel: channel.clone(), epoch, publication });
-        }
-        Ok((cursor, false))
-    }
-
     /// Does to its end what was begun, whoever no longer waits for it.
     #[cfg(feature = "server")]
     pub(crate) fn see_through<T: Send + 'static>(
@@ -457,107 +316,6 @@ impl Node {
 
     pub(crate) fn next_connection(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// A connection takes a session over, from an older one here or, if the session was known before, anywhere.
-    pub(crate) async fn attach(&self, entering: Entering<'_>, known: bool) {
-        let Entering { session, user, device, since, generation, .. } = entering;
-        self.sessions.attach(entering);
-        if let Some(user) = user {
-            self.enforce_login_mode(user, device, session, since).await;
-            self.note_seen(user, device, session);
-        }
-        let of_session = self.broker.listen(Topic::Session(session.clone()));
-        let of_user = user.map(|user| self.broker.listen(Topic::User(user.clone())));
-        let of_user = async {
-            if let Some(of_user) = of_user {
-                of_user.await;
-            }
-        };
-        tokio::join!(of_session, of_user);
-        if known {
-            // Where it can't be told, the older connection ends by itself, when its wire does.
-            let _ = self.broker.publish(Carried::Taken(Taken { session: session.clone(), generation })).await;
-        }
-    }
-
-    /// Where the app allows one session of a user, or of a device, the others end: here at once, elsewhere once they
-    /// hear of it.
-    async fn enforce_login_mode(
-        &self,
-        user: &UserId,
-        device: Option<&DeviceId>,
-        session: &SessionId,
-        since: u64,
-    ) {
-        // Nobody is kept out, or waiting, for a store that is away.
-        let policy = match timeout(LOGIN_MODE_PATIENCE, self.directory.policy(&user.app())).await {
-            Ok(Ok(policy)) => policy,
-            Ok(Err(error)) => return debug!(%user, %error, "the app's login mode is not known"),
-            Err(_) => return debug!(%user, "the app's login mode is not known in time"),
-        };
-        let device = match (policy.login, device) {
-            (LoginMode::PerUser, _) => None,
-            (LoginMode::PerDevice, Some(device)) => Some(device.clone()),
-            (LoginMode::PerDevice, None) | (LoginMode::Many, _) => return,
-        };
-        self.sessions.end_others(user, device.as_ref(), session, since);
-        let (app, session) = (user.app(), session.clone());
-        let entered = Change::Entered { app, user: user.clone(), device, session, at: since };
-        if let Err(error) = self.directory.tell(&entered).await {
-            warn!(%user, %error, "other nodes were not told to end the user's other sessions");
-        }
-    }
-
-    /// Listens to a channel; `unlisten` has to follow.
-    pub(crate) async fn listen(&self, channel: &ChannelName) {
-        self.broker.listen(Topic::Channel(channel.clone())).await;
-    }
-
-    pub(crate) fn unlisten(&self, channel: &ChannelName) {
-        self.broker.unlisten(&Topic::Channel(channel.clone()));
-    }
-
-    /// A session is no longer in a channel by this connection.
-    pub(crate) async fn leave(&self, channel: &ChannelName, session: &SessionId, connection: u64) {
-        if let Some(left) = self.presence.leave(channel, session, connection).await {
-            let (member, occupancy) = (left.member, left.occupancy);
-            self.note_user(channel, member.user.as_ref(), occupancy, false);
-            let leave = Leave { channel: channel.clone(), member, occupancy };
-            self.tell_presence(channel.clone(), occupancy, ServerFrame::Leave(leave)).await;
-        }
-    }
-
-    /// A connection whose session will not return, or goes on by another, leaves its channels.
-    pub(crate) async fn depart(&self, departed: Departed) {
-        self.broker.unlisten(&Topic::Session(departed.session.clone()));
-        if let Some(user) = &departed.user {
-            self.broker.unlisten(&Topic::User(user.clone()));
-        }
-        for channel in &departed.channels {
-            self.leave(channel, &departed.session, departed.connection).await;
-        }
-    }
-
-    pub(crate) async fn tell_join(&self, join: Join) {
-        self.note_user(&join.channel, join.member.user.as_ref(), join.occupancy, true);
-        self.tell_presence(join.channel.clone(), join.occupancy, ServerFrame::Join(join)).await;
-    }
-
-    /// Tells all who are in a channel, here and elsewhere, something that is in no log.
-    pub(crate) async fn tell_channel(&self, channel: ChannelName, frame: ServerFrame) {
-        self.channels.tell(&channel, &frame);
-        // Lost, it is what it may be: news that was of use for a moment.
-        let _ = self.broker.publish(Carried::Event { channel, frame }).await;
-    }
-
-    async fn tell_presence(&self, channel: ChannelName, occupancy: u32, frame: ServerFrame) {
-        self.channels.tell_presence(&channel, occupancy, &frame);
-        // Of a big channel the others are told once a second, by `tend`, unless nobody is left here to count.
-        if occupancy <= PRESENCE_EVENTS_LIMIT || self.channels.get(&channel).is_none() {
-            // Lost, it is one event that subscribers elsewhere don't see; the list of members is right.
-            let _ = self.broker.publish(Carried::Presence { channel, occupancy, frame }).await;
-        }
     }
 
     /// Whether there may be other nodes.

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
@@ -11,13 +11,12 @@ use tokio::time::Instant;
 use xpush_protocol::AppId;
 
 use super::{
-    AppPolicy, Change, Directory, DirectoryError, Record, Result, Tagged,
+    AppPolicy, Change, Directory, DirectoryError, Record, Result, Tagged, millis,
     page::{Page, PageQuery},
     policy::Registration,
     record::encode,
     store::{COMMIT_KEYS, Commit, Key, Prefix},
 };
-use crate::session::now;
 
 /// How long a policy holds unread: what it takes away is gone within a second.
 const POLICY_HELD: Duration = Duration::from_millis(500);
@@ -142,7 +141,7 @@ impl Directory {
 
     pub async fn create_app(&self, app: &AppId, name: &str, policy: AppPolicy) -> Result<Tagged<App>> {
         check_name(name)?;
-        let created = App { policy, ..App::new(app, name, now()) };
+        let created = App { policy, ..App::new(app, name, millis(SystemTime::now())) };
         self.change(|| async {
             let key = key(app);
             if self.store.get(&key).await?.is_some() {
@@ -213,7 +212,7 @@ impl Directory {
         for table in TABLES {
             self.delete_all(Prefix::new(&[table, app.as_str()])).await?;
         }
-        let gone = App { leaving: true, gone: true, ..App::new(app, "", now()) };
+        let gone = App { leaving: true, gone: true, ..App::new(app, "", millis(SystemTime::now())) };
         self.commit(Commit::new().put(key(app), encode(&gone))).await
     }
 

@@ -4,10 +4,6 @@ use thiserror::Error;
 use xpush_protocol::ErrorCode;
 
 use super::store::StoreError;
-use crate::session::Refusal;
-
-/// Whoever finds it busy comes again in so many milliseconds: what was in line is done then.
-const RETRY_AFTER_BUSY: u32 = 1000;
 
 /// Why the directory does not do what it is asked. `what` is as a person would say it: `user`, `channel`.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -59,12 +55,5 @@ impl DirectoryError {
             Self::Store(StoreError::Damaged(_) | StoreError::Refused(_)) => ErrorCode::Internal,
             Self::Store(StoreError::TooLarge(_)) => ErrorCode::TooLarge,
         }
-    }
-}
-
-impl From<DirectoryError> for Refusal {
-    fn from(error: DirectoryError) -> Self {
-        let retry_after = matches!(error, DirectoryError::Busy(_)).then_some(RETRY_AFTER_BUSY);
-        Self { retry_after, ..Self::new(error.code(), error.to_string()) }
     }
 }

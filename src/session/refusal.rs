@@ -4,6 +4,7 @@ use xpush_protocol::{ChannelName, Error, ErrorCode};
 
 use crate::{
     auth::{ApiKeyError, StateError, TicketError, TokenError},
+    directory::DirectoryError,
     log::LogError,
 };
 
@@ -19,6 +20,9 @@ pub struct Refusal {
 
 /// A log that is behind gets so many milliseconds to write what it has.
 const RETRY_AFTER_BEHIND: u32 = 1000;
+
+/// Whoever finds it busy comes again in so many milliseconds: what was in line is done then.
+const RETRY_AFTER_BUSY: u32 = 1000;
 
 impl Refusal {
     #[must_use]
@@ -47,6 +51,13 @@ impl From<LogError> for Refusal {
             | LogError::NewerFormat { .. } => ErrorCode::LogUnavailable,
         };
         Self { retry_after, ..Self::new(code, error.to_string()) }
+    }
+}
+
+impl From<DirectoryError> for Refusal {
+    fn from(error: DirectoryError) -> Self {
+        let retry_after = matches!(error, DirectoryError::Busy(_)).then_some(RETRY_AFTER_BUSY);
+        Self { retry_after, ..Self::new(error.code(), error.to_string()) }
     }
 }
 

@@ -1,0 +1,155 @@
+//! The way of a publication through this node: into its log's line, and once the log has it, to the subscribers, the
+//! other nodes and the inboxes of its channel's members.
+
+use std::sync::Arc;
+
+use futures_util::{FutureExt as _, future::ready};
+use tokio::time::Instant;
+use tracing::trace;
+use xpush_protocol::{ChannelName, Cursor, ErrorCode};
+
+use super::{Node, Publishing, gate::rules_of, telling::Untold};
+use crate::{
+    broker::Carried,
+    log::{Appended, LogError},
+    namespace::{Access, Policy, Retention},
+    publication::Draft,
+    session::Refusal,
+};
+
+impl Node {
+    /// Puts a message in line for its channel. What it gives resolves once the message is as durable as its
+    /// namespace promises; then it is on its way to the subscribers too.
+    pub async fn publish(
+        self: &Arc<Self>,
+        channel: &ChannelName,
+        draft: Draft,
+    ) -> Result<Publishing, Refusal> {
+        let draft = match self.publish_at_once(channel, draft) {
+            Ok(published) => return Ok(ready(published).boxed()),
+            Err(draft) => draft,
+        };
+        match draft.expires_in {
+            Some(expires_in) => self.publish_expiring(channel, draft, expires_in).await,
+            None => self.publish_in_line(channel, draft).await,
+        }
+    }
+
+    pub(super) async fn publish_in_line(
+        self: &Arc<Self>,
+        channel: &ChannelName,
+        draft: Draft,
+    ) -> Result<Publishing, Refusal> {
+        let policy = self.policy(channel)?;
+        if self.webhooks.must_mark(policy, channel) {
+            Box::pin(self.webhooks.mark(&self.directory, &**self.log(policy), channel)).await?;
+        }
+        let told = self.tells_members(policy, channel).then(|| Untold::new(channel, &draft));
+        let publishing = if matches!(policy.retention, Retention::Durable { .. }) && self.is_in_cluster() {
+            self.publish_routed(policy, channel, draft).await?
+        } else {
+            self.publish_here(policy, channel, draft, ()).await?
+        };
+        let Some(told) = told else { return Ok(publishing) };
+        let node = Arc::clone(self);
+        Ok(async move {
+            let published = publishing.await?;
+            if let (cursor, false) = published {
+                node.told_of(told, cursor.offset);
+            }
+            Ok(published)
+        }
+        .boxed())
+    }
+
+    /// Whether the members of the channel hear of its messages in their inboxes.
+    fn tells_members(&self, policy: &Policy, channel: &ChannelName) -> bool {
+        let has_members = |access| matches!(access, Access::Members | Access::Public);
+        matches!(policy.retention, Retention::Durable { .. })
+            && match self.directory.known_policy(&channel.app()) {
+                Some(of_app) => has_members(rules_of(policy, channel, &of_app).access),
+                None => has_members(policy.access),
+            }
+    }
+
+    /// As `publish`, where there is nothing to wait for. Gives the draft back where there is.
+    #[allow(clippy::result_large_err, reason = "it is no error: the draft itself is given back")]
+    pub fn publish_at_once(
+        self: &Arc<Self>,
+        channel: &ChannelName,
+        draft: Draft,
+    ) -> Result<Result<(Cursor, bool), Refusal>, Draft> {
+        let policy = match self.policy(channel) {
+            Ok(policy) => policy,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if draft.payload.len() > self.limits.data {
+            let message =
+                format!("the data has {} bytes, {} are allowed", draft.payload.len(), self.limits.data);
+            return Ok(Err(Refusal::new(ErrorCode::TooLarge, message)));
+        }
+        // Its time has to be noted first, or that the channel has messages to be told of.
+        if draft.expires_in.is_some() || self.webhooks.must_mark(policy, channel) {
+            return Err(draft);
+        }
+        let (log, began) = (self.log(policy), Instant::now());
+        let appended = log.append_at_once(channel, draft)?;
+        Ok(self.published(channel, began, appended, log.carries()))
+    }
+
+    /// Has this node append it. `until_appended` is dropped once the log has answered.
+    pub(super) async fn publish_here(
+        self: &Arc<Self>,
+        policy: &Policy,
+        channel: &ChannelName,
+        draft: Draft,
+        until_appended: impl Send + 'static,
+    ) -> Result<Publishing, Refusal> {
+        let began = Instant::now();
+        let log = self.log(policy);
+        let carried = log.carries();
+        let mut pending = log.append(channel, draft).await?;
+        let (node, channel) = (Arc::clone(self), channel.clone());
+        // It may have answered already; what waits for a disk is no longer its publisher's alone.
+        if let Some(appended) = (&mut pending).now_or_never() {
+            return Ok(ready(node.published(&channel, began, appended, carried)).boxed());
+        }
+        let task = self.publishing.spawn(async move {
+            let appended = pending.await;
+            drop(until_appended);
+            node.published(&channel, began, appended, carried)
+        });
+        let lost =
+            |error| Refusal::new(ErrorCode::Internal, format!("the publish was not finished: {error}"));
+        Ok(async move { task.await.unwrap_or_else(|error| Err(lost(error))) }.boxed())
+    }
+
+    /// What is left to do once the log has answered: the publication is on its way to the subscribers.
+    pub(super) fn published(
+        self: &Arc<Self>,
+        channel: &ChannelName,
+        began: Instant,
+        appended: Result<Appended, LogError>,
+        carried: bool,
+    ) -> Result<(Cursor, bool), Refusal> {
+        let appended = appended.inspect_err(|_| self.metrics.append_failed())?;
+        self.metrics.appended(began.elapsed());
+        let cursor = appended.cursor();
+        let Appended::New { epoch, publication } = appended else {
+            // Who appended it may have died before it told anybody.
+            self.announce(Carried::Top { channel: channel.clone(), cursor });
+            return Ok((cursor, true));
+        };
+        trace!(%channel, offset = cursor.offset, "published");
+        if self.webhooks.are_some()
+            && let Ok(policy) = self.policy(channel)
+        {
+            self.webhooks.published(policy, channel);
+        }
+        self.channels.deliver(channel, epoch, &publication);
+        if !carried {
+            self.announce(Carried::Publication { channel: channel.clone(), epoch, publication });
+        }
+        Ok((cursor, false))
+    }
+}
