@@ -44,6 +44,7 @@ macro_rules! contract {
                 a_retry_of_a_deleted_message_finds_its_place
                 what_is_not_there_can_not_be_deleted
                 a_message_is_deleted_while_others_come
+                deleted_messages_have_their_place_on_every_page
             );
         }
     };

@@ -79,18 +79,7 @@ pub trait Log: Send + Sync + 'static {
     ///
     /// It is gone from what the log gives; copies that a store made of its own data (journals, backups) go when the
     /// store lets go of them.
-    fn redact<'a>(
-        &'a self,
-        _channel: &'a ChannelName,
-        _offset: u64,
-    ) -> BoxFuture<'a, Result<bool, LogError>> {
-        Box::pin(std::future::ready(Err(LogError::CannotRedact)))
-    }
-
-    /// Whether it can do that.
-    fn redacts(&self) -> bool {
-        false
-    }
+    fn redact<'a>(&'a self, channel: &'a ChannelName, offset: u64) -> BoxFuture<'a, Result<bool, LogError>>;
 
     /// What there is of a channel. One that was never written to is empty.
     fn extent<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<Extent, LogError>>;
@@ -232,9 +221,6 @@ pub enum LogError {
         "{store} has format {found}; this version of xpush knows {known} at most. Start a version that is as new as the one that wrote it, or name another store"
     )]
     NewerFormat { store: String, found: u32, known: u32 },
-    /// No retry helps.
-    #[error("messages of this channel's namespace can't be deleted: what keeps them never changes an entry")]
-    CannotRedact,
     /// What is stored is not what was written.
     #[error("the store is damaged: {reason}")]
     Damaged { reason: String },

@@ -9,7 +9,7 @@ use xpush_protocol::{ChannelName, ErrorCode, UserId};
 use super::Node;
 use crate::{
     auth::{Permission, Rights},
-    log::{From, LogError, Query},
+    log::{From, Query},
     publication::{Draft, Publication},
     session::{Refusal, now},
 };
@@ -54,9 +54,6 @@ impl Node {
         // Who could not even delete an own message is not told what is there.
         if !may(deleter.is_backend || deleter.user.is_some()) {
             return Err(may_not(channel));
-        }
-        if !log.redacts() {
-            return Err(LogError::CannotRedact.into());
         }
         let from = From::After(offset.checked_sub(1).ok_or_else(|| not_found(channel, offset))?);
         let page = log.read(channel, Query { from, limit: 1, bytes: 0 }).await?;

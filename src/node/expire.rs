@@ -53,9 +53,9 @@ impl Node {
         expires_in: u32,
     ) -> Result<Publishing, Refusal> {
         let policy = self.policy(channel)?;
-        if policy.retention.is_ephemeral() || !self.log(policy).redacts() {
+        if policy.retention.is_ephemeral() {
             let message = format!(
-                "messages of the namespace `{}` can't expire: nothing of them is kept, or where it is no entry can be changed",
+                "messages of the namespace `{}` can't expire: nothing of them is kept",
                 channel.namespace()
             );
             return Err(Refusal::new(ErrorCode::NotSupported, message));

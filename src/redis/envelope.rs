@@ -8,10 +8,7 @@ use std::sync::Arc;
 
 use xpush_protocol::{ChannelName, Cursor, Epoch};
 
-use crate::{
-    broker::Carried,
-    publication::{Draft, Publication},
-};
+use crate::{broker::Carried, publication::Publication};
 
 /// What came, and from which instance.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,9 +57,9 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// A publication as it is written before it has its place.
-pub(crate) fn without_place(channel: &ChannelName, draft: Draft) -> Vec<u8> {
-    let publication = Arc::new(draft.into_publication(0));
+/// A publication as it is written without its place.
+pub(crate) fn without_place(channel: &ChannelName, publication: Publication) -> Vec<u8> {
+    let publication = Arc::new(Publication { offset: 0, ..publication });
     Carried::Publication { channel: channel.clone(), epoch: Epoch(0), publication }.encode()
 }
 
@@ -88,7 +85,7 @@ mod tests {
         assert_eq!((opened.origin, opened.place, opened.carried()), (u64::MAX, None, Some(carried)));
 
         let mut sealed = format!("{}7 9\n", Envelope::head(5)).into_bytes();
-        sealed.extend(without_place(&channel("room:a"), draft("ann", 1)));
+        sealed.extend(without_place(&channel("room:a"), draft("ann", 1).into_publication(0)));
         let opened = Envelope::open(&sealed).unwrap();
         assert_eq!((opened.origin, opened.place), (5, Some(Cursor { epoch: Epoch(7), offset: 9 })));
         let publication = Arc::new(draft("ann", 1).into_publication(9));

@@ -44,7 +44,6 @@ impl From<LogError> for Refusal {
             LogError::TooManyChannels { .. } => ErrorCode::LimitReached,
             LogError::Damaged { .. } => ErrorCode::Internal,
             LogError::Behind { .. } => ErrorCode::Busy,
-            LogError::CannotRedact => ErrorCode::NotSupported,
             LogError::Unavailable { .. }
             | LogError::Open { .. }
             | LogError::Database { .. }

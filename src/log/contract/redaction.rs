@@ -1,4 +1,4 @@
-//! What every log promises of messages that are deleted. One that can't delete any says so.
+//! What every log promises of messages that are deleted.
 
 use std::sync::Arc;
 
@@ -8,27 +8,14 @@ use xpush_protocol::{Binary, Payload};
 use super::{ALL, Open, five, said};
 use crate::{
     log::{
-        Appended, From, Keep, KeepByNamespace, Log, LogError, Query,
+        Appended, From, Keep, KeepByNamespace, Query,
         fixture::{append, channel, draft, keep, offsets},
     },
-    publication::{DELETED, Draft},
+    publication::{DELETED, Draft, Publication},
 };
-
-/// `false`: this log can't, and says so.
-async fn can_redact(log: &dyn Log) -> bool {
-    if !log.redacts() {
-        append(log, &channel("room:z"), draft("ann", 1)).await;
-        let refused = log.redact(&channel("room:z"), 1).await;
-        assert!(matches!(refused, Err(LogError::CannotRedact)), "{refused:?}");
-    }
-    log.redacts()
-}
 
 pub(in crate::log) async fn what_is_deleted_is_gone_and_its_place_stays(open: Open) {
     let (log, _guard) = open(KeepByNamespace::new()).await;
-    if !can_redact(&*log).await {
-        return;
-    }
     let room = channel("room:a");
     let binary = Payload::Binary(Binary(Bytes::from_static(b"secret")));
     let user = Some("Ann Ü.".parse().unwrap());
@@ -60,9 +47,6 @@ pub(in crate::log) async fn what_is_deleted_is_gone_and_its_place_stays(open: Op
 
 pub(in crate::log) async fn a_retry_of_a_deleted_message_finds_its_place(open: Open) {
     let ((log, _guard), room) = five(open).await;
-    if !can_redact(&*log).await {
-        return;
-    }
     assert!(log.redact(&room, 2).await.unwrap());
     let Appended::Duplicate(place) = append(&*log, &room, draft("ann", 2)).await else {
         panic!("it is not new")
@@ -74,9 +58,6 @@ pub(in crate::log) async fn a_retry_of_a_deleted_message_finds_its_place(open: O
 
 pub(in crate::log) async fn what_is_not_there_can_not_be_deleted(open: Open) {
     let (log, _guard) = open(keep("chat", Keep { count: Some(10), age: None })).await;
-    if !can_redact(&*log).await {
-        return;
-    }
     assert!(!log.redact(&channel("room:a"), 1).await.unwrap());
     for room in [channel("room:a"), channel("chat:a")] {
         for chunk in 0..10 {
@@ -97,11 +78,47 @@ pub(in crate::log) async fn what_is_not_there_can_not_be_deleted(open: Open) {
     assert_eq!(said(&*log, &channel("room:a")).await, (1..=1000).collect::<Vec<_>>());
 }
 
+pub(in crate::log) async fn deleted_messages_have_their_place_on_every_page(open: Open) {
+    let (log, _guard) = open(keep("room", Keep { count: Some(8), age: None })).await;
+    let room = channel("room:a");
+    for n in 1..=8 {
+        append(&*log, &room, draft("ann", n)).await;
+    }
+    // The first, the last, two beside each other.
+    for offset in [1, 4, 5, 8] {
+        assert!(log.redact(&room, offset).await.unwrap());
+    }
+    let page = async |from, limit| {
+        let query = Query { from, limit, bytes: 1 << 20 };
+        let page = log.read(&room, query).await.unwrap();
+        let is_deleted = |there: &&Arc<Publication>| there.event.as_str() == DELETED;
+        let deleted: Vec<_> = page.publications.iter().filter(is_deleted).map(|there| there.offset).collect();
+        (offsets(&page), deleted)
+    };
+    for after in 0..=8 {
+        let expected: Vec<_> = (after + 1..=8).take(3).collect();
+        let (read, deleted) = page(From::After(after), 3).await;
+        assert_eq!(read, expected);
+        assert!(read.iter().all(|offset| [1, 4, 5, 8].contains(offset) == deleted.contains(offset)));
+    }
+    for before in 1..=9 {
+        let expected: Vec<_> = (1..before).rev().take(3).collect();
+        assert_eq!(page(From::Before(Some(before)), 3).await.0, expected);
+    }
+    assert_eq!(page(From::Before(None), 100).await, ((1..=8).rev().collect(), vec![8, 5, 4, 1]));
+    // Those that are let go of take along that they were deleted.
+    for n in 9..=1008 {
+        append(&*log, &room, draft("ann", n)).await;
+    }
+    xpush_test_servers::until("the first are trimmed", async || log.extent(&room).await.unwrap().first > 8)
+        .await;
+    let (left, deleted) = page(From::Before(None), 8).await;
+    assert_eq!((left, deleted), ((1001..=1008).rev().collect(), vec![]));
+    assert!(!log.redact(&room, 8).await.unwrap());
+}
+
 pub(in crate::log) async fn a_message_is_deleted_while_others_come(open: Open) {
     let ((log, _guard), room) = five(open).await;
-    if !can_redact(&*log).await {
-        return;
-    }
     let appends = async {
         for n in 6..=205 {
             append(&*log, &room, draft("ann", n)).await;

@@ -173,10 +173,6 @@ impl Log for Embedded {
         self.redact_in_turn(channel, offset).boxed()
     }
 
-    fn redacts(&self) -> bool {
-        true
-    }
-
     fn extent<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<Extent, LogError>> {
         let channel = channel.clone();
         self.with_store(move |store| store.extent(&channel)).boxed()

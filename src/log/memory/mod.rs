@@ -200,10 +200,6 @@ impl Log for Memory {
         .boxed()
     }
 
-    fn redacts(&self) -> bool {
-        true
-    }
-
     fn extent<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<Extent, LogError>> {
         async move { Ok(self.extent_now(channel)) }.boxed()
     }

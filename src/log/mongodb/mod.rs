@@ -155,10 +155,6 @@ impl Log for MongoDb {
         async move { Ok(self.store.redact(channel, offset).await?) }.boxed()
     }
 
-    fn redacts(&self) -> bool {
-        true
-    }
-
     fn extent<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<Extent, LogError>> {
         self.store.bounded(self.store.extent(channel, ReadConcern::majority())).boxed()
     }

@@ -1,6 +1,7 @@
 -- What every script of the log begins with: the channel as it is, begun anew where it was lost.
 --
--- KEYS: 1 hash: run, epoch, top, first, known; '#<offset>': '<time> <identity>'; <identity>: offset
+-- KEYS: 1 hash: run, epoch, top, first, known; '#<offset>': '<time> <identity>'; <identity>: offset;
+--          gone: how many are deleted; '~<offset>': what is left of one
 --       2 stream of what is kept: <offset>-0, l: length of the payload, b: the publication
 -- ARGV: 1 the run of this server, 2 an epoch for a channel that begins, 3 publications kept and 4 their age in
 --       milliseconds (empty: no limit), 5 milliseconds after which a channel is forgotten (0: never)
@@ -30,16 +31,17 @@ local function touch()
   end
 end
 
-local there = redis.call('HMGET', hash, 'run', 'epoch', 'top', 'first', 'known')
+local there = redis.call('HMGET', hash, 'run', 'epoch', 'top', 'first', 'known', 'gone')
 local epoch = there[2]
 local top, first, known = tonumber(there[3] or 0), tonumber(there[4] or 1), tonumber(there[5] or 1)
+local gone = tonumber(there[6] or 0)
 -- Another server, or the same started again, may lack the newest of what this channel had: it could give an offset
 -- away twice. So could one that has forgotten a part.
-if there[1] ~= ARGV[1] or redis.call('XLEN', stream) ~= top - first + 1 then
+if there[1] ~= ARGV[1] or redis.call('XLEN', stream) + gone ~= top - first + 1 then
   -- A server without room refuses a script's first write, if it is one that needs room: DEL would open the door.
   redis.call('HSET', hash, 'run', ARGV[1])
   redis.call('DEL', hash, stream)
-  epoch, top, first, known = ARGV[2], 0, 1, 1
+  epoch, top, first, known, gone = ARGV[2], 0, 1, 1, 0
   redis.call('HSET', hash, 'run', ARGV[1], 'epoch', epoch, 'top', 0, 'first', 1, 'known', 1)
   touch()
 end
@@ -61,6 +63,16 @@ local function trim()
   end
   if before > first then
     redis.call('XTRIM', stream, 'MINID', number(before) .. '-0')
+    if gone > 0 then
+      local left = gone
+      for offset = first, before - 1 do
+        left = left - redis.call('HDEL', hash, '~' .. number(offset))
+      end
+      if left < gone then
+        gone = left
+        redis.call('HSET', hash, 'gone', number(gone))
+      end
+    end
     first = before
     redis.call('HSET', hash, 'first', number(first))
   end

@@ -55,6 +55,7 @@ struct Scripts {
     append: Script,
     extent: Script,
     read: Script,
+    redact: Script,
     /// What the envelope of an appended publication begins with.
     envelope: String,
 }
@@ -69,6 +70,7 @@ impl Redis {
             append: begun(include_str!("append.lua")),
             extent: begun(include_str!("extent.lua")),
             read: begun(include_str!("read.lua")),
+            redact: begun(include_str!("redact.lua")),
             envelope: Envelope::head(instance),
         });
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
@@ -125,6 +127,22 @@ impl Redis {
         Ok(Page { extent, publications })
     }
 
+    /// What is left is made of what is there; in that place of that epoch there is never anything else.
+    async fn redact_one(&self, channel: &ChannelName, offset: u64) -> Result<bool, LogError> {
+        let Some(before) = offset.checked_sub(1) else { return Ok(false) };
+        let page = self.read_page(channel, Query { from: From::After(before), limit: 1, bytes: 0 }).await?;
+        let Some(there) = page.publications.first().filter(|there| there.offset == offset) else {
+            return Ok(false);
+        };
+        let left = without_place(channel, there.redacted());
+        let keys = keys(&self.link.keys, channel);
+        let answer = self.link.run::<u8>(&self.scripts.redact, &keys[..2], |call, run| {
+            begin(call, run, self.keep_of(channel));
+            call.arg(page.extent.epoch.0).arg(offset).arg(&left);
+        });
+        Ok(answer.await? == 1)
+    }
+
     fn keep_of(&self, channel: &ChannelName) -> Keep {
         self.keep.get(channel.namespace()).copied().unwrap_or_default()
     }
@@ -151,7 +169,7 @@ impl Log for Redis {
                 keep,
                 draft: draft.clone(),
                 answer,
-                body: without_place(channel, draft),
+                body: without_place(channel, draft.into_publication(0)),
             };
             let line = self.hasher.hash_one(channel) as usize % self.lines.len();
             let closed = || LogError::Unavailable { reason: "the log was closed".into() };
@@ -167,6 +185,10 @@ impl Log for Redis {
 
     fn read<'a>(&'a self, channel: &'a ChannelName, query: Query) -> BoxFuture<'a, Result<Page, LogError>> {
         self.read_page(channel, query).boxed()
+    }
+
+    fn redact<'a>(&'a self, channel: &'a ChannelName, offset: u64) -> BoxFuture<'a, Result<bool, LogError>> {
+        self.redact_one(channel, offset).boxed()
     }
 
     fn extent<'a>(&'a self, channel: &'a ChannelName) -> BoxFuture<'a, Result<Extent, LogError>> {
