@@ -98,15 +98,17 @@ pub(crate) fn journals(database: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths.into_iter().map(|(_, path)| path).collect())
 }
 
-/// Behind the last byte that isn't zero.
+/// Behind the last byte that isn't zero. Most of a journal is zeros, which are compared chunk by chunk.
 fn end(file: &mut File) -> io::Result<u64> {
     let mut end = file.metadata()?.len();
-    let mut chunk = vec![0; CHUNK];
+    let (mut chunk, zeros) = (vec![0; CHUNK], vec![0; CHUNK]);
     while end > 0 {
         let len = usize::try_from(end).unwrap_or(CHUNK).min(CHUNK);
         file.seek(SeekFrom::Start(end - len as u64))?;
         file.read_exact(&mut chunk[..len])?;
-        if let Some(last) = chunk[..len].iter().rposition(|byte| *byte != 0) {
+        if chunk[..len] != zeros[..len]
+            && let Some(last) = chunk[..len].iter().rposition(|byte| *byte != 0)
+        {
             return Ok(end - len as u64 + last as u64 + 1);
         }
         end -= len as u64;
