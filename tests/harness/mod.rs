@@ -1,11 +1,9 @@
-//! A node with everything it has in production but the sockets: the memory transport, a real store in a folder of
-//! its own. Dropped, it is gone.
+//! A node with everything it has in production but the sockets: the memory transport. Dropped, it is gone.
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use xpush::{
@@ -13,7 +11,7 @@ use xpush::{
     broker::{self, Inbox},
     client::{Client, ClientError},
     directory::{self, Directory},
-    log::{Capacity, Embedded, Keep, KeepByNamespace, Log, Memory},
+    log::{Capacity, Keep, Log, Memory},
     membership::{self, NodeInfo, Roles, Status},
     metrics::Metrics,
     namespace::{Access, Namespaces, Policy, Retention},
@@ -38,8 +36,6 @@ pub struct TestNode {
     dialer: memory::Dialer,
     cancel: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
-    /// Its own store and where that is, unless it was made of parts that somebody else has.
-    own: Option<(Arc<Embedded>, TempDir)>,
 }
 
 pub struct Options {
@@ -65,45 +61,6 @@ impl Default for Options {
 }
 
 impl TestNode {
-    pub fn start() -> Self {
-        Self::with(Options::default())
-    }
-
-    pub fn with(options: Options) -> Self {
-        Self::in_folder(tempfile::tempdir().unwrap(), options)
-    }
-
-    pub fn in_folder(folder: TempDir, options: Options) -> Self {
-        let recent = Keep { count: Some(options.recent_size), age: Some(Duration::from_secs(60)) };
-        let open = options.open.map(|access| {
-            let retention = Retention::Durable { keep: Keep { count: None, age: None } };
-            ("open".parse().unwrap(), Policy { retention, access, history: true, ..Policy::default() })
-        });
-        let all = namespaces(options.recent_size);
-        let namespaces: Namespaces =
-            all.iter().map(|(name, policy)| (name.clone(), *policy)).chain(open).collect();
-        let none = Keep { count: Some(0), age: None };
-        let in_memory: KeepByNamespace =
-            HashMap::from([("live".parse().unwrap(), recent), ("typing".parse().unwrap(), none)]);
-        let store = Arc::new(Embedded::open(folder.path(), namespaces.keep()).unwrap());
-        let parts = Parts {
-            namespaces,
-            limits: options.limits,
-            auth: auth(options.anonymous),
-            inbox: Arc::new(Inbox::new("test".parse().unwrap())),
-            recent: Arc::new(Memory::new(in_memory, Capacity { channels: 10_000, bytes: 64 << 20 })),
-            durable: Arc::clone(&store) as Arc<dyn Log>,
-            directory: in_memory_directory(),
-            broker: Arc::new(broker::Alone),
-            membership: Arc::new(membership::Alone::new(node_info("test", 1))),
-            presence: Arc::new(presence::InProcess::default()),
-            metrics: Arc::new(Metrics::default()),
-        };
-        let mut node = Self::of(parts);
-        node.own = Some((store, folder));
-        node
-    }
-
     /// A node whose channels, those of `room`, are kept in memory. What a message costs here is its way through the
     /// node alone.
     pub fn in_memory() -> Self {
@@ -141,18 +98,15 @@ impl TestNode {
             tokio::spawn(serve_all(Arc::clone(&node), listener, cancel.clone())),
             tokio::spawn(Arc::clone(&node).tend(cancel.clone())),
         ];
-        Self { node, dialer, cancel, tasks, own: None }
+        Self { node, dialer, cancel, tasks }
     }
 
-    /// Stops the node and gives its folder, for another to start in.
-    pub async fn stop(mut self) -> TempDir {
+    /// Stops it; every goodbye is said.
+    pub async fn stop(mut self) {
         self.cancel.cancel();
         for task in self.tasks.drain(..) {
             task.await.unwrap();
         }
-        let (store, folder) = self.own.take().unwrap();
-        store.close();
-        folder
     }
 
     /// As a process that is killed: no goodbye, and nothing that was in its memory is there any more.

@@ -165,22 +165,19 @@ fn token(app: &str, user: &str) -> String {
 
 impl World {
     async fn begin() -> Self {
-        let folder = tempfile::tempdir().unwrap();
         let operator = ApiKey::generate("root").unwrap();
-        let mut config = format!(
-            "auth.state_secret = \"{}\"\n[[auth.api_keys]]\nid = \"root\"\nsha256 = \"{}\"\n",
-            "s".repeat(43),
-            ApiKey::hash(&operator)
-        );
-        for app in ["shop", "game"] {
-            let secret = secret_of(app);
-            write!(config, "[[auth.keys]]\nalgorithm = \"HS256\"\napp = \"{app}\"\nsecret = \"{secret}\"\n")
-                .unwrap();
-        }
-        let file = folder.path().join("xpush.toml");
-        std::fs::write(&file, config).unwrap();
-        let data = folder.path().join("data");
-        let server = ServerProcess::in_directory(folder, data, &["--config", file.to_str().unwrap()]).await;
+        let api_key = format!(r#"{{ id = "root", sha256 = "{}" }}"#, ApiKey::hash(&operator));
+        let keys = ["shop", "game"]
+            .map(|app| format!(r#"{{ algorithm = "HS256", app = "{app}", secret = "{}" }}"#, secret_of(app)));
+        let server = ServerProcess::with(&[
+            "--set",
+            "auth.anonymous=false",
+            "--set",
+            &format!("auth.api_keys=[{api_key}]"),
+            "--set",
+            &format!("auth.keys=[{}]", keys.join(", ")),
+        ])
+        .await;
         let (shop, game, names) = (String::new(), String::new(), BTreeMap::new());
         let mut world = Self { server, operator, shop, game, names, once: RefCell::default() };
         for app in ["shop", "game"] {

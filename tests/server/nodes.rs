@@ -18,11 +18,11 @@ async fn ann(server: &ServerProcess) -> String {
 
 #[tokio::test]
 async fn a_ticket_stands_for_the_token_on_every_wire() {
-    let server = ServerProcess::start().await;
+    let server = ServerProcess::with(&["--name", "n1"]).await;
     let answer = post(server.http, "/v1/tickets", &json!({"token": ann(&server).await})).await;
     assert_eq!((answer.status, answer.header("cache-control")), (200, Some("no-store")));
     let ticket: Ticket = serde_json::from_value(answer.json()).unwrap();
-    assert_eq!((ticket.node.as_str(), ticket.expires_in), ("local", 60));
+    assert_eq!((ticket.node.as_str(), ticket.expires_in), ("n1", 60));
     assert_eq!(ticket.nodes, [server.url()]);
     let wires = get(server.http, "/v1/transports").await.json();
     assert_eq!(serde_json::to_value(&ticket.wires).unwrap(), wires);
@@ -124,9 +124,9 @@ async fn half_a_cluster_is_no_configuration() {
 
 #[tokio::test]
 async fn an_operator_sees_which_channels_and_users_are_active() {
-    let server = ServerProcess::start().await;
+    let server = ServerProcess::with(&["--name", "n1"]).await;
     let nobody = get(server.http, "/v1/active/channels").await.json();
-    assert_eq!(nobody, json!({ "node": "local", "total": 0, "items": [] }));
+    assert_eq!(nobody, json!({ "node": "n1", "total": 0, "items": [] }));
     let token = run(&["token", "--data", server.data.to_str().unwrap(), "--user", "ann"]).await;
     let token = String::from_utf8(token.stdout).unwrap().trim().to_owned();
     let connect = || Connect { token: Some(token.clone()), ..Connect::default() };
@@ -138,7 +138,7 @@ async fn an_operator_sees_which_channels_and_users_are_active() {
     other.subscribe("room:b").await.unwrap();
 
     let users = get(server.http, "/v1/active/users").await.json();
-    assert_eq!(users, json!({ "node": "local", "total": 1, "items": [{ "user": "ann", "sessions": 2 }] }));
+    assert_eq!(users, json!({ "node": "n1", "total": 1, "items": [{ "user": "ann", "sessions": 2 }] }));
     // By pages: each channel once, in the order of the names.
     let (mut seen, mut cursor) = (Vec::new(), String::new());
     loop {

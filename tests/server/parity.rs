@@ -1,4 +1,4 @@
-//! `docs/PARITY.md` names the test of every feature: it must be there.
+//! `docs/PARITY.md` names the test of every feature: it must be there, and run on both kinds of stores.
 
 use std::{
     fs,
@@ -10,6 +10,16 @@ const ROWS: usize = 26;
 
 /// Where tests are.
 const ROOTS: [&str; 6] = ["src", "protocol", "transports", "tests", "client-js/test", "client-js/src"];
+
+/// Starts the servers that its nodes share itself.
+const HAS_A_CLUSTER: &str = "moves";
+
+/// What `tests/run` runs on shared stores, of `tests/server`.
+fn on_shared_stores(root: &Path) -> Vec<String> {
+    let script = fs::read_to_string(root.join("tests/run")).unwrap();
+    let list = script.lines().find_map(|line| line.strip_prefix("over_http=(")).unwrap();
+    list.trim_end_matches(')').split_whitespace().map(|word| word.trim_end_matches(':').to_owned()).collect()
+}
 
 #[test]
 fn every_row_of_the_parity_table_names_tests_that_there_are() {
@@ -23,6 +33,7 @@ fn every_row_of_the_parity_table_names_tests_that_there_are() {
         .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
         .collect();
     assert_eq!(rows.len(), ROWS);
+    let shared = on_shared_stores(root);
     for row in rows {
         let [feature, place, shown] = row[..] else { panic!("three columns: {row:?}") };
         assert!(!feature.is_empty() && !place.is_empty(), "{row:?}");
@@ -36,6 +47,14 @@ fn every_row_of_the_parity_table_names_tests_that_there_are() {
             let is_there = root.join(test).is_file()
                 || sources.iter().any(|source| forms.iter().any(|form| source.contains(form)));
             assert!(is_there, "{feature}: there is no test `{test}`");
+            let over_http =
+                fs::read_dir(root.join("tests/server")).unwrap().map(|entry| entry.unwrap().path());
+            for file in over_http {
+                let module = file.file_stem().unwrap().to_str().unwrap();
+                let has_it = fs::read_to_string(&file).unwrap().contains(&format!("fn {test}("));
+                let runs = module == HAS_A_CLUSTER || shared.iter().any(|shared| shared == module);
+                assert!(!has_it || runs, "{feature}: `{test}` does not run on shared stores");
+            }
         }
     }
 }

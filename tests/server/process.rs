@@ -43,6 +43,24 @@ pub(crate) fn xpush() -> Command {
     command
 }
 
+/// Where `xpush-test-servers` runs the tests, a server keeps what it knows in the stores of a cluster: its part of
+/// them goes by the name of its folder, and so is the same after a restart.
+fn share(command: &mut Command, data: &Path, folder: &Path) {
+    let Ok(keys) = std::env::var("XPUSH_TEST_KEYS") else { return };
+    for (name, value) in std::env::vars() {
+        if let Some(name) = name.strip_prefix("XPUSH_TEST_NODE_") {
+            command.env(format!("XPUSH_{name}"), value);
+        }
+    }
+    let name = folder.file_name().unwrap().to_str().unwrap().replace('.', "");
+    command
+        .env("XPUSH_REDIS__PREFIX", &name)
+        .env("XPUSH_MONGODB__DATABASE", &name)
+        .env("XPUSH_ZOOKEEPER__ROOT", format!("/{name}"));
+    std::fs::create_dir_all(data).unwrap();
+    std::fs::copy(keys, data.join("dev-keys.toml")).unwrap();
+}
+
 /// Runs the program to its end, away from the runtime that may have to serve it.
 pub(crate) async fn run(arguments: &[&str]) -> Output {
     let mut command = xpush();
@@ -80,6 +98,7 @@ impl ServerProcess {
                 Ok((child, _stdout, http, tls)) => {
                     let server = Self { child, _stdout, http, tls, data, arguments, folder };
                     server.ready().await;
+                    server.open_registration().await;
                     return server;
                 }
                 Err(why) if why.contains("UDP port") => {}
@@ -104,6 +123,20 @@ impl ServerProcess {
             http::try_get(self.http, "/readyz").await.is_some_and(|answer| answer.status == 200)
         })
         .await;
+    }
+
+    /// A node alone is in development, where everybody may become a user; one of a cluster never is.
+    async fn open_registration(&self) {
+        if std::env::var_os("XPUSH_TEST_KEYS").is_none() {
+            return;
+        }
+        let policy = serde_json::json!({ "policy": { "registration": "open" } });
+        let key = self.api_key();
+        let headers = [("authorization", key.as_str()), ("content-type", "application/json")];
+        let answer =
+            http::request(self.http, "PATCH", "/v1/apps/default", &headers, &policy.to_string()).await;
+        // A test that has its own keys has its own apps, and not every node serves the API.
+        assert!(matches!(answer.status, 200 | 401 | 404), "{answer:?}");
     }
 
     pub(crate) fn kill9(&mut self) {
@@ -195,6 +228,7 @@ fn spawn(
     folder: &Path,
 ) -> Result<Started, String> {
     let mut command = xpush();
+    share(&mut command, data, folder);
     command
         .args(["--http", &http.to_string(), "--tls", &tls.to_string(), "--data"])
         .arg(data)

@@ -10,6 +10,7 @@ use xpush_transports::{Connection as _, Lane, Outgoing, Reader as _, Writer as _
 use super::{
     code,
     harness::{Listener, Options, PATIENCE, TestClient, TestNode, channel, token_in},
+    stores::StoredNode,
 };
 
 const APPS: [&str; 3] = ["default", "shop", "game"];
@@ -18,8 +19,8 @@ fn everything() -> serde_json::Value {
     serde_json::json!({ "**": ["subscribe", "publish", "history", "presence", "send"] })
 }
 
-fn node() -> TestNode {
-    TestNode::with(Options { anonymous: false, ..Options::default() })
+async fn node() -> StoredNode {
+    StoredNode::with(Options { anonymous: false, ..Options::default() }).await
 }
 
 fn within(name: &str, app: &str) -> ChannelName {
@@ -46,7 +47,7 @@ fn send(to: Target) -> impl FnOnce(u32) -> ClientFrame {
 
 #[tokio::test]
 async fn the_channel_of_one_name_is_another_in_each_app() {
-    let node = node();
+    let node = node().await;
     for name in ["room:a", "live:a", "typing:a"] {
         let mut anns = [ann(&node, APPS[0]).await, ann(&node, APPS[1]).await, ann(&node, APPS[2]).await];
         let message_id: MessageId = "m1".parse().unwrap();
@@ -86,7 +87,7 @@ async fn the_channel_of_one_name_is_another_in_each_app() {
 
 #[tokio::test]
 async fn history_and_presence_are_of_ones_own_app() {
-    let node = node();
+    let node = node().await;
     let mut shop = ann(&node, "shop").await;
     shop.subscribe("room:a").await;
     shop.publish("room:a", "secret").await.unwrap();
@@ -106,7 +107,7 @@ async fn history_and_presence_are_of_ones_own_app() {
 
 #[tokio::test]
 async fn nobody_is_reached_across_the_border() {
-    let node = node();
+    let node = node().await;
     let mut shop = ann(&node, "shop").await;
     let (game, nobody) = (enter(&node, of("game", Some("bob"))).await, enter(&node, of("game", None)).await);
     let bob: UserId = "bob".parse().unwrap();
@@ -130,7 +131,7 @@ async fn nobody_is_reached_across_the_border() {
 
 #[tokio::test]
 async fn who_is_away_is_not_reached_across_the_border_either() {
-    let node = node();
+    let node = node().await;
     let (_, mut reader, mut writer) = node.dial().await.split();
     let bytes = Codec::Json.encode(&ClientFrame::Connect(Connect { id: 1, ..of("game", None) }));
     writer.write(&mut vec![Outgoing { bytes, lane: Lane::Control }]).await.unwrap();
@@ -150,7 +151,7 @@ async fn who_is_away_is_not_reached_across_the_border_either() {
 
 #[tokio::test]
 async fn a_state_of_one_app_is_nothing_in_another() {
-    let node = node();
+    let node = node().await;
     for user in [None, Some("ann")] {
         let mut shop = enter(&node, of("shop", user)).await;
         shop.subscribe("room:a").await;
@@ -169,7 +170,7 @@ async fn a_state_of_one_app_is_nothing_in_another() {
 
 #[tokio::test]
 async fn what_is_resumed_is_ones_own_apps() {
-    let node = node();
+    let node = node().await;
     let mut shop = ann(&node, "shop").await;
     let cursor = shop.subscribe("room:a").await.cursor;
     shop.publish("room:a", "of the shop").await.unwrap();
@@ -185,7 +186,7 @@ async fn what_is_resumed_is_ones_own_apps() {
 
 #[tokio::test]
 async fn a_session_does_not_move_to_another_app() {
-    let node = node();
+    let node = node().await;
     for user in [None, Some("ann")] {
         let mut shop = enter(&node, of("shop", user)).await;
         let other = token_in("game", user, everything(), 60);
@@ -198,7 +199,7 @@ async fn a_session_does_not_move_to_another_app() {
 
 #[tokio::test]
 async fn members_of_one_app_are_none_of_another() {
-    let node = node();
+    let node = node().await;
     let (shop, bob): (AppId, UserId) = ("shop".parse().unwrap(), "bob".parse().unwrap());
     for app in ["shop", "game"] {
         let app: AppId = app.parse().unwrap();
@@ -249,7 +250,7 @@ async fn members_of_one_app_are_none_of_another() {
 async fn one_apps_haste_is_not_anothers_limit() {
     let mut options = Options { anonymous: false, ..Options::default() };
     options.limits.publishes_per_second = 1;
-    let node = TestNode::with(options);
+    let node = StoredNode::with(options).await;
     let (mut shop, mut game) = (ann(&node, "shop").await, ann(&node, "game").await);
     let refused = async {
         loop {
@@ -264,7 +265,7 @@ async fn one_apps_haste_is_not_anothers_limit() {
 
 #[tokio::test]
 async fn the_name_of_an_app_is_in_no_frame_and_can_be_in_none() {
-    let node = node();
+    let node = node().await;
     let subscriptions = ["room:a", "live:a"].map(|name| Resubscribe { channel: channel(name), cursor: None });
     let connect = Connect { subscriptions: subscriptions.to_vec(), ..of("shop", Some("ann")) };
     let mut raw = Listener::connect(node.dial().await, connect).await;

@@ -10,12 +10,13 @@ use xpush_transports::{Connection as _, Lane, Outgoing, Reader as _, Writer as _
 
 use super::{
     code,
-    harness::{Options, PATIENCE, TestNode, channel},
+    harness::{Options, PATIENCE, channel},
+    stores::StoredNode,
 };
 
 #[tokio::test]
 async fn what_one_publishes_the_others_receive_in_either_codec() {
-    let node = TestNode::start();
+    let node = StoredNode::start().await;
     for name in ["room:a", "live:a", "typing:a"] {
         let mut json = node.client().await;
         let mut messagepack = node.client_with(Codec::MessagePack, Connect::default()).await.unwrap();
@@ -31,7 +32,7 @@ async fn what_one_publishes_the_others_receive_in_either_codec() {
 
 #[tokio::test]
 async fn a_retry_stands_once_and_gets_the_first_ones_place() {
-    let node = TestNode::start();
+    let node = StoredNode::start().await;
     for name in ["room:a", "live:a"] {
         let mut client = node.client().await;
         let id = MessageId::random();
@@ -49,7 +50,7 @@ async fn a_retry_stands_once_and_gets_the_first_ones_place() {
 
 #[tokio::test]
 async fn a_resumed_session_receives_what_it_missed() {
-    let node = TestNode::start();
+    let node = StoredNode::start().await;
     let mut writer = node.client().await;
     let mut reader = node.client().await;
     let subscribed = reader.subscribe("room:a").await;
@@ -75,7 +76,7 @@ async fn a_resumed_session_receives_what_it_missed() {
 /// Nothing else happens on the node that could wake whom somebody forgot to wake.
 #[tokio::test]
 async fn a_long_absence_from_one_channel_is_made_up_for_beside_channels_that_were_silent() {
-    let node = TestNode::start();
+    let node = StoredNode::start().await;
     let mut writer = node.client().await;
     let first = writer.publish("room:a", 1).await.unwrap().cursor;
     for n in 2..=1000 {
@@ -94,7 +95,7 @@ async fn a_long_absence_from_one_channel_is_made_up_for_beside_channels_that_wer
 
 #[tokio::test]
 async fn what_is_no_longer_kept_is_named_as_a_gap() {
-    let node = TestNode::with(Options { recent_size: 10, ..Options::default() });
+    let node = StoredNode::with(Options { recent_size: 10, ..Options::default() }).await;
     let mut client = node.client().await;
     let start = client.subscribe("live:a").await.cursor;
     let unsubscribe = |id| ClientFrame::Unsubscribe(Unsubscribe { id, channel: channel("live:a") });
@@ -110,7 +111,7 @@ async fn what_is_no_longer_kept_is_named_as_a_gap() {
 
 #[tokio::test]
 async fn a_cursor_of_a_lost_epoch_gets_a_gap_and_one_from_the_future_an_error() {
-    let node = TestNode::start();
+    let node = StoredNode::start().await;
     let mut client = node.client().await;
     let cursor = client.publish("live:a", 1).await.unwrap().cursor;
     let lost = xpush_protocol::Cursor { epoch: xpush_protocol::Epoch(cursor.epoch.0 ^ 1), offset: 77 };
@@ -124,7 +125,7 @@ async fn a_cursor_of_a_lost_epoch_gets_a_gap_and_one_from_the_future_an_error() 
 
 #[tokio::test]
 async fn a_client_that_stops_reading_lags_and_then_gets_all_of_it() {
-    let node = TestNode::start();
+    let node = StoredNode::start().await;
     let (_, mut slow, mut slow_writer) = node.dial().await.split();
     let mut frames: Vec<_> = [r#"{"connect":{"id":1}}"#, r#"{"subscribe":{"id":2,"channel":"room:a"}}"#]
         .map(|text| Outgoing { bytes: text.into(), lane: Lane::Control })
@@ -155,7 +156,7 @@ async fn a_client_that_stops_reading_lags_and_then_gets_all_of_it() {
 
 #[tokio::test]
 async fn history_is_paged_in_both_directions() {
-    let node = TestNode::start();
+    let node = StoredNode::start().await;
     let mut client = node.client().await;
     for n in 1..=120 {
         client.publish("room:a", n).await.unwrap();
@@ -185,14 +186,14 @@ async fn history_is_paged_in_both_directions() {
 
 #[tokio::test]
 async fn a_restarted_node_has_every_acknowledged_message() {
-    let node = TestNode::start();
+    let node = StoredNode::start().await;
     let mut client = node.client().await;
     let mut last = None;
     for n in 1..=50 {
         last = Some(client.publish("room:a", n).await.unwrap().cursor);
     }
     let folder = node.stop().await;
-    let node = TestNode::in_folder(folder, Options::default());
+    let node = StoredNode::in_folder(folder, Options::default()).await;
     let mut client = node.client().await;
     let cursor = xpush_protocol::Cursor { offset: 10, ..last.unwrap() };
     client.subscribe_at("room:a", Some(cursor)).await.unwrap();
@@ -203,7 +204,7 @@ async fn a_restarted_node_has_every_acknowledged_message() {
 
 #[tokio::test]
 async fn many_publishers_of_one_channel_are_seen_in_one_order() {
-    let node = TestNode::start();
+    let node = StoredNode::start().await;
     let mut readers = Vec::new();
     for _ in 0..3 {
         let mut reader = node.client().await;
@@ -237,7 +238,7 @@ async fn many_publishers_of_one_channel_are_seen_in_one_order() {
 
 #[tokio::test]
 async fn a_publish_whose_caller_is_gone_reaches_the_subscribers_all_the_same() {
-    let node = TestNode::start();
+    let node = StoredNode::start().await;
     let mut reader = node.client().await;
     reader.subscribe("room:a").await;
     for n in 1..=50 {
@@ -261,7 +262,7 @@ async fn a_publish_whose_caller_is_gone_reaches_the_subscribers_all_the_same() {
 
 #[tokio::test]
 async fn an_ended_subscription_does_not_touch_the_next_one() {
-    let node = TestNode::start();
+    let node = StoredNode::start().await;
     let mut client = node.client().await;
     let begin = client.publish("room:a", "x".repeat(1000)).await.unwrap().cursor;
     for _ in 0..300 {

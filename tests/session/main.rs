@@ -10,6 +10,7 @@ mod messages;
 mod outage;
 mod people;
 mod rights;
+mod stores;
 
 use xpush::client::ClientError;
 use xpush_protocol::ErrorCode;

@@ -15,6 +15,7 @@ use xpush_protocol::{
 use super::{
     code,
     harness::{Options, PATIENCE, TestClient, TestNode, channel, token_of},
+    stores::StoredNode,
 };
 
 const ROOM: &str = "chat:team";
@@ -30,8 +31,8 @@ async fn person(node: &TestNode, name: &str) -> TestClient {
 }
 
 /// A node with a channel that ann owns, and where the others are members.
-async fn with_room(members: &[&str]) -> TestNode {
-    let node = TestNode::with(Options { anonymous: false, ..Options::default() });
+async fn with_room(members: &[&str]) -> StoredNode {
+    let node = StoredNode::with(Options { anonymous: false, ..Options::default() }).await;
     let members: Vec<UserId> = members.iter().map(|name| user(name)).collect();
     let new = NewChannel {
         channel: &channel(ROOM),
@@ -286,7 +287,7 @@ async fn a_later_session_ends_the_earlier_ones_where_there_may_be_one() {
 #[tokio::test]
 async fn a_namespace_that_is_open_to_everybody_needs_no_login_and_opens_no_other() {
     let open = Some(xpush::namespace::Access::Anonymous);
-    let node = TestNode::with(Options { anonymous: false, open, ..Options::default() });
+    let node = StoredNode::with(Options { anonymous: false, open, ..Options::default() }).await;
     let mut guest = node.client_with(Codec::Json, Connect::default()).await.unwrap();
     guest.subscribe("open:square").await;
     guest.publish("open:square", "hello").await.unwrap();
@@ -303,7 +304,7 @@ async fn a_namespace_that_is_open_to_everybody_needs_no_login_and_opens_no_other
 #[tokio::test]
 async fn a_public_namespace_is_for_users_and_not_for_nobody() {
     let open = Some(xpush::namespace::Access::Public);
-    let node = TestNode::with(Options { anonymous: false, open, ..Options::default() });
+    let node = StoredNode::with(Options { anonymous: false, open, ..Options::default() }).await;
     let refused = node.client_with(Codec::Json, Connect::default()).await.err().unwrap();
     assert_eq!(code(refused), ErrorCode::Unauthenticated);
     let mut ann = person(&node, "ann").await;

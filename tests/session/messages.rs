@@ -22,6 +22,7 @@ use xpush_test_servers::until;
 use super::{
     code,
     harness::{Options, PATIENCE, TestClient, TestNode, auth, channel, namespaces, node_info, token_of},
+    stores::StoredNode,
 };
 
 fn message(name: &str, data: &str) -> Publish {
@@ -77,7 +78,7 @@ fn text(publication: &Publication) -> (u64, &str, &str) {
 
 #[tokio::test]
 async fn an_answer_says_what_it_answers() {
-    let node = TestNode::start();
+    let node = StoredNode::start().await;
     let (mut ann, mut bob) = (node.user("ann").await, node.user("bob").await);
     bob.subscribe("room:a").await;
     publish(&mut ann, message("room:a", "1")).await.unwrap();
@@ -88,7 +89,7 @@ async fn an_answer_says_what_it_answers() {
 
 #[tokio::test]
 async fn what_is_out_of_bounds_or_reserved_is_refused() {
-    let node = TestNode::start();
+    let node = StoredNode::start().await;
     let mut ann = node.user("ann").await;
     let many = |n| Publish { mentions: vec!["bob".parse().unwrap(); n], ..message("room:a", "1") };
     publish(&mut ann, many(MAX_MENTIONS)).await.unwrap();
@@ -114,7 +115,7 @@ async fn what_is_out_of_bounds_or_reserved_is_refused() {
 #[tokio::test]
 async fn a_deleted_message_is_gone_and_everybody_hears_of_it_in_order() {
     for name in ["room:a", "live:a"] {
-        let node = TestNode::start();
+        let node = StoredNode::start().await;
         let (mut ann, mut bob) = (node.user("ann").await, node.user("bob").await);
         let before = bob.subscribe(name).await.cursor;
         publish(&mut ann, Publish { reply_to: Some(7), ..message(name, r#""secret""#) }).await.unwrap();
@@ -142,7 +143,7 @@ async fn a_deleted_message_is_gone_and_everybody_hears_of_it_in_order() {
 
 #[tokio::test]
 async fn one_deletes_ones_own_messages_only() {
-    let node = TestNode::with(Options { anonymous: false, ..Options::default() });
+    let node = StoredNode::with(Options { anonymous: false, ..Options::default() }).await;
     let (mut ann, mut bob) = (node.user("ann").await, node.user("bob").await);
     publish(&mut ann, message("room:a", r#""ann's""#)).await.unwrap();
     assert_eq!(delete(&mut bob, "room:a", 1).await, Err(ErrorCode::PermissionDenied));
@@ -165,7 +166,7 @@ async fn one_deletes_ones_own_messages_only() {
 
 #[tokio::test]
 async fn who_is_nobody_deletes_nothing_and_a_backend_everything_but_what_tells_of_it() {
-    let node = TestNode::start();
+    let node = StoredNode::start().await;
     let mut nobody = node.client().await;
     publish(&mut nobody, message("room:a", "1")).await.unwrap();
     assert_eq!(delete(&mut nobody, "room:a", 1).await, Err(ErrorCode::PermissionDenied));
@@ -182,7 +183,7 @@ async fn who_is_nobody_deletes_nothing_and_a_backend_everything_but_what_tells_o
 
 #[tokio::test]
 async fn a_message_goes_when_its_time_has_come() {
-    let node = TestNode::start();
+    let node = StoredNode::start().await;
     let (mut ann, mut bob) = (node.user("ann").await, node.user("bob").await);
     for name in ["room:a", "live:a"] {
         bob.subscribe(name).await;
@@ -280,8 +281,8 @@ async fn person(node: &TestNode, name: &str) -> TestClient {
 }
 
 /// A node with a channel that ann owns, and where the others are members.
-async fn with_team(members: &[&str]) -> TestNode {
-    let node = TestNode::with(Options { anonymous: false, ..Options::default() });
+async fn with_team(members: &[&str]) -> StoredNode {
+    let node = StoredNode::with(Options { anonymous: false, ..Options::default() }).await;
     let members: Vec<UserId> = members.iter().map(|name| name.parse().unwrap()).collect();
     let new = NewChannel {
         channel: &channel(TEAM),

@@ -10,12 +10,13 @@ use xpush_transports::{Closed, Connection as _, Lane, Outgoing, Reader as _, Wri
 
 use super::{
     code,
-    harness::{Options, PATIENCE, TestNode, channel, token, token_of},
+    harness::{Options, PATIENCE, channel, token, token_of},
+    stores::StoredNode,
 };
 
 #[tokio::test]
 async fn two_users_speak_privately_and_a_third_does_not_hear_it() {
-    let node = TestNode::with(Options { anonymous: false, ..Options::default() });
+    let node = StoredNode::with(Options { anonymous: false, ..Options::default() }).await;
     let mut ann = node.user("ann").await;
     let mut bob = node.user("bob").await;
     let data = Some(xpush_protocol::Json::parse("\"psst\"").unwrap());
@@ -39,7 +40,7 @@ async fn two_users_speak_privately_and_a_third_does_not_hear_it() {
 
 #[tokio::test]
 async fn a_private_message_waits_for_a_session_whose_wire_broke() {
-    let node = TestNode::start();
+    let node = StoredNode::start().await;
     let mut ann = node.client().await;
     // A wire that breaks says nothing; a client's own close would be a goodbye.
     let (_, mut reader, mut writer) = node.dial().await.split();
@@ -63,7 +64,7 @@ async fn a_private_message_waits_for_a_session_whose_wire_broke() {
 
 #[tokio::test]
 async fn joins_and_leaves_are_told_and_counted() {
-    let node = TestNode::start();
+    let node = StoredNode::start().await;
     let mut ann = node.client().await;
     assert_eq!(ann.subscribe("room:a").await.occupancy, Some(1));
     let mut bob = node.client().await;
@@ -88,7 +89,7 @@ async fn joins_and_leaves_are_told_and_counted() {
 
 #[tokio::test]
 async fn a_newer_connection_takes_the_session_over_and_nobody_leaves() {
-    let node = TestNode::start();
+    let node = StoredNode::start().await;
     let mut watcher = node.client().await;
     watcher.subscribe("room:a").await;
     let mut old = node.client().await;
@@ -119,7 +120,7 @@ async fn a_newer_connection_takes_the_session_over_and_nobody_leaves() {
 
 #[tokio::test]
 async fn who_comes_back_without_a_channel_has_left_it() {
-    let node = TestNode::start();
+    let node = StoredNode::start().await;
     let mut watcher = node.client().await;
     watcher.subscribe("room:a").await;
     let (_, mut reader, mut writer) = node.dial().await.split();
@@ -145,7 +146,7 @@ async fn who_comes_back_without_a_channel_has_left_it() {
 
 #[tokio::test]
 async fn a_refreshed_token_may_lose_the_sight_of_who_is_there() {
-    let node = TestNode::with(Options { anonymous: false, ..Options::default() });
+    let node = StoredNode::with(Options { anonymous: false, ..Options::default() }).await;
     let mut ann = node.user("ann").await;
     ann.subscribe("room:a").await;
     let narrower = token_of("ann", serde_json::json!({ "room:*": ["subscribe", "publish"] }), 60);
@@ -164,7 +165,7 @@ async fn a_refreshed_token_may_lose_the_sight_of_who_is_there() {
 
 #[tokio::test]
 async fn an_expired_session_gets_no_private_messages() {
-    let node = TestNode::with(Options { anonymous: false, ..Options::default() });
+    let node = StoredNode::with(Options { anonymous: false, ..Options::default() }).await;
     let connect = Connect { token: Some(token("eve", "**", 1)), ..Connect::default() };
     let mut eve = node.client_with(Codec::Json, connect).await.unwrap();
     eve.until(|event| matches!(event, ServerFrame::Expired(_)).then_some(())).await;

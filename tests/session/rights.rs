@@ -9,12 +9,13 @@ use xpush_transports::{Closed, Connection as _, Lane, Outgoing, Reader as _, Wri
 
 use super::{
     code,
-    harness::{Options, PATIENCE, TestNode, channel, token},
+    harness::{Options, PATIENCE, channel, token},
+    stores::StoredNode,
 };
 
 #[tokio::test]
 async fn rights_end_with_the_token_and_come_back_with_a_new_one() {
-    let node = TestNode::with(Options { anonymous: false, ..Options::default() });
+    let node = StoredNode::with(Options { anonymous: false, ..Options::default() }).await;
     let connect = Connect { token: Some(token("ann", "room:*", 1)), ..Connect::default() };
     let mut ann = node.client_with(Codec::Json, connect).await.unwrap();
     let cursor = ann.subscribe("room:a").await.cursor;
@@ -37,7 +38,7 @@ async fn rights_end_with_the_token_and_come_back_with_a_new_one() {
 
 #[tokio::test]
 async fn a_detached_connection_does_not_answer_for_the_sessions_token() {
-    let node = TestNode::with(Options { anonymous: false, ..Options::default() });
+    let node = StoredNode::with(Options { anonymous: false, ..Options::default() }).await;
     let connect = Connect { token: Some(token("ann", "room:*", 60)), ..Connect::default() };
     let ann = node.client_with(Codec::Json, connect.clone()).await.unwrap();
     let beside = Connect { state: Some(ann.connected.state.clone()), detached: true, ..connect };
@@ -50,7 +51,7 @@ async fn a_detached_connection_does_not_answer_for_the_sessions_token() {
 
 #[tokio::test]
 async fn nobody_comes_in_without_a_token_where_one_is_needed() {
-    let node = TestNode::with(Options { anonymous: false, ..Options::default() });
+    let node = StoredNode::with(Options { anonymous: false, ..Options::default() }).await;
     let refused = node.client_with(Codec::Json, Connect::default()).await.err().unwrap();
     assert_eq!(code(refused), ErrorCode::Unauthenticated);
     let connect = Connect { token: Some("a.b.c".into()), ..Connect::default() };
@@ -59,7 +60,7 @@ async fn nobody_comes_in_without_a_token_where_one_is_needed() {
 
 #[tokio::test]
 async fn each_bad_command_gets_its_own_code_and_the_session_goes_on() {
-    let node = TestNode::start();
+    let node = StoredNode::start().await;
     let mut client = node.client().await;
     assert_eq!(code(client.publish("nowhere:a", 1).await.unwrap_err()), ErrorCode::UnknownNamespace);
     assert_eq!(code(client.publish("room:a", "x".repeat(40_000)).await.unwrap_err()), ErrorCode::TooLarge);
@@ -79,7 +80,7 @@ async fn each_bad_command_gets_its_own_code_and_the_session_goes_on() {
 
 #[tokio::test]
 async fn too_many_frames_that_are_none_end_the_connection() {
-    let node = TestNode::start();
+    let node = StoredNode::start().await;
     let (_, mut reader, mut writer) = node.dial().await.split();
     let frame = |text: &'static str| Outgoing { bytes: text.into(), lane: Lane::Control };
     let mut frames = vec![frame(r#"{"connect":{"id":1}}"#)];

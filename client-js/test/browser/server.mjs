@@ -3,10 +3,10 @@
 import { spawn } from "node:child_process";
 import { execFileSync } from "node:child_process";
 import { createSocket } from "node:dgram";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
@@ -45,6 +45,25 @@ export async function until(what, condition, deadline = 30_000) {
   }
 }
 
+/**
+ * Where xpush-test-servers runs the tests, a server keeps what it knows in the stores of a cluster: gives what its
+ * environment says of them. Its part of them goes by the name of its folder, and so is the same after a restart.
+ */
+function share(data) {
+  const keys = process.env.XPUSH_TEST_KEYS;
+  if (!keys) return {};
+  copyFileSync(keys, join(data, "dev-keys.toml"));
+  const mark = "XPUSH_TEST_NODE_";
+  const told = Object.entries(process.env).filter(([name]) => name.startsWith(mark));
+  const name = basename(data);
+  return {
+    ...Object.fromEntries(told.map(([name, value]) => [`XPUSH_${name.slice(mark.length)}`, value])),
+    XPUSH_REDIS__PREFIX: name,
+    XPUSH_MONGODB__DATABASE: name,
+    XPUSH_ZOOKEEPER__ROOT: `/${name}`,
+  };
+}
+
 export class XpushServer {
   #child;
   #output = "";
@@ -57,7 +76,19 @@ export class XpushServer {
     server.tls = await freeTlsPort();
     server.url = `http://127.0.0.1:${server.http}`;
     await server.run();
+    if (process.env.XPUSH_TEST_KEYS) await server.#openRegistration();
     return server;
+  }
+
+  /** A node alone is in development, where everybody may become a user; one of a cluster never is. */
+  async #openRegistration() {
+    const key = /^api_key = "(.*)"$/m.exec(readFileSync(join(this.data, "dev-keys.toml"), "utf8"))[1];
+    const answer = await fetch(`${this.url}/v1/apps/default`, {
+      method: "PATCH",
+      headers: { authorization: `Bearer ${key}`, "content-type": "application/json" },
+      body: JSON.stringify({ policy: { registration: "open" } }),
+    });
+    if (!answer.ok) throw new Error(`the policy can't be changed: ${await answer.text()}`);
   }
 
   /** Starts it again on the same ports and the same store. */
@@ -65,6 +96,7 @@ export class XpushServer {
     const args = ["serve", "--http", `127.0.0.1:${this.http}`, "--tls", `127.0.0.1:${this.tls}`, "--data", this.data];
     // Its configuration is ours alone: XPUSH_BIN would be a key that it does not know.
     const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("XPUSH_")));
+    Object.assign(env, share(this.data));
     this.#child = spawn(BINARY, args, { stdio: ["ignore", "pipe", "pipe"], env });
     for (const stream of [this.#child.stdout, this.#child.stderr]) {
       stream.on("data", (chunk) => (this.#output = (this.#output + chunk).slice(-20_000)));
