@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
-use tracing::info;
+use tracing::debug;
 use xpush_protocol::{
     ChannelName, ClientFrame, CloseCode, Codec, Connect, Connected, Cursor, ErrorCode, ServerFrame, SessionId,
 };
@@ -80,7 +80,7 @@ pub(super) async fn enter(
         Turned::refused(codec, Some(id), refusal, code)
     })?;
     let agent = connect.agent.as_deref().unwrap_or("");
-    info!(session = %session.id, user = ?session.user(), agent, "connected");
+    debug!(session = %session.id, user = ?session.user(), agent, "connected");
     session.greet(id);
     Ok((session, Resume { id, vector }))
 }
@@ -98,6 +98,7 @@ async fn identify(
     let of_ticket = connect.ticket.as_deref().map(|ticket| node.open_ticket(ticket)).transpose()?.flatten();
     let token =
         connect.token.clone().or(of_ticket).or_else(|| state.as_ref().and_then(|state| state.token.clone()));
+    let changes = node.changes();
     let rights = match &token {
         Some(token) => node.verify(token).await?,
         None => node.without_token(peer.address.ip(), peer.is_foreign_page()).await?,
@@ -125,8 +126,9 @@ async fn identify(
     } else {
         node.attach(entering, is_known).await;
     }
-    // What is taken away from now on is told to it; what was between the two, it looks for.
-    if rights.account().is_some() {
+    // What is taken away from now on is told to it. What was since its rights were looked at, and was told while it was
+    // in no table, it looks for.
+    if rights.account().is_some() && node.changes() != changes {
         outbox.ask_recheck(&Recheck::Account);
     }
     let session = Session {

@@ -26,13 +26,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     task::{JoinSet, consume_budget},
     time::{Instant, Sleep, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, debug, info_span};
+use tracing::{Instrument as _, debug, debug_span};
 use xpush_protocol::{
     AppId, ChannelName, CloseCode, Codec, DecodeError, ErrorCode, Expired, ServerFrame, SessionId,
     UnsubscribeReason, UserId,
@@ -102,7 +103,7 @@ pub fn serve<C: Connection>(
 ) -> impl Future<Output = ()> + Send {
     let (peer, mut reader, mut writer) = connection.split();
     let peer = Box::new(peer);
-    let span = info_span!("session", wire = %peer.kind, address = %peer.address);
+    let span = debug_span!("session", wire = %peer.kind, address = %peer.address);
     async move {
         let _counted = node.metrics.connected(peer.kind);
         let entered = Box::pin(enter(&node, &peer, &mut reader, &mut writer, &cancel)).await;
@@ -147,6 +148,39 @@ async fn enter(
             Err(turned.farewell)
         }
     }
+}
+
+/// What a session has to do next.
+enum Next {
+    Frame(Bytes),
+    /// An answer that was under way is given.
+    Answered,
+    /// After what failed, and after rights that may be gone.
+    Look,
+    Expired,
+    Closed(Closed),
+    Over(Farewell),
+}
+
+/// How far a command got.
+enum Begun<'a> {
+    Done,
+    /// The next one waits until this has come so far.
+    First(BoxFuture<'a, Done>),
+    Over(Farewell),
+}
+
+/// Gives the answer of a command, or keeps it in flight.
+fn finish(done: Done, outbox: &Outbox, in_flight: &mut InFlight) {
+    let answer = match done {
+        Done::Now(answer) => answer,
+        // Most answers are there at once; only what waits for a disk is kept waiting for.
+        Done::Later(mut later) => match (&mut later).now_or_never() {
+            Some(answer) => answer,
+            None => return in_flight.push(later),
+        },
+    };
+    answer.iter().for_each(|answer| outbox.push_answer(answer));
 }
 
 /// A session whose connection is over.
@@ -317,76 +351,77 @@ impl Session {
             }
             loop {
                 expiry.follow(if self.expired { None } else { self.rights.expires() });
+                // A block of its own: what it waits with is gone before anything is done.
                 let next = async {
-                    if !outbox.has_room() {
-                        // Boxed: most clients never come here.
-                        Box::pin(timeout(SLOW_CONSUMER_DEADLINE, outbox.room())).await.ok()?;
+                    let frame = async {
+                        if !outbox.has_room() {
+                            // Boxed: most clients never come here.
+                            Box::pin(timeout(SLOW_CONSUMER_DEADLINE, outbox.room())).await.ok()?;
+                        }
+                        Some(reader.read().await)
+                    };
+                    tokio::select! {
+                        biased;
+                        () = &mut cancelled => Next::Over(Farewell::new(CloseCode::Draining, "the node is stopping")),
+                        () = outbox.attention() => outbox.farewell().map_or(Next::Look, Next::Over),
+                        Some(answer) = in_flight.next(), if in_flight.len() > 0 => {
+                            answer.iter().for_each(|answer| outbox.push_answer(answer));
+                            Next::Answered
+                        }
+                        () = expiry.over() => Next::Expired,
+                        frame = frame, if in_flight.len() < limit => match frame {
+                            Some(Ok(frame)) => Next::Frame(frame),
+                            Some(Err(closed)) => Next::Closed(closed),
+                            None => {
+                                let reason = "asked for more answers than it took";
+                                Next::Over(Farewell::new(CloseCode::SlowConsumer, reason))
+                            }
+                        },
                     }
-                    Some(reader.read().await)
                 };
-                tokio::select! {
-                    biased;
-                    () = &mut cancelled => return Farewell::new(CloseCode::Draining, "the node is stopping"),
-                    () = outbox.attention() => match outbox.farewell() {
-                        Some(farewell) => return farewell,
-                        None => {
-                            Box::pin(self.end_failed()).await;
-                            if let Some(farewell) = Box::pin(self.recheck()).await {
-                                return farewell;
-                            }
+                match next.await {
+                    Next::Frame(frame) => {
+                        match self.begin(&frame, &outbox, in_flight) {
+                            Begun::Done => {}
+                            Begun::First(first) => finish(first.await, &outbox, in_flight),
+                            Begun::Over(farewell) => return farewell,
                         }
-                    },
-                    Some(answer) = in_flight.next(), if in_flight.len() > 0 => {
-                        answer.iter().for_each(|answer| outbox.push_answer(answer));
+                        // Frames may be there without end, and nothing that is done with one need ever wait.
+                        consume_budget().await;
                     }
-                    () = expiry.over() => Box::pin(self.expire()).await,
-                    frame = next, if in_flight.len() < limit => match frame {
-                        Some(Ok(frame)) => {
-                            if let Some(farewell) = self.take(&frame, in_flight).await {
-                                return farewell;
-                            }
-                            // Frames may be there without end, and nothing that is done with one need ever wait.
-                            consume_budget().await;
+                    Next::Answered => {}
+                    Next::Look => {
+                        Box::pin(self.end_failed()).await;
+                        if let Some(farewell) = Box::pin(self.recheck()).await {
+                            return farewell;
                         }
-                        None => {
-                            let reason = "asked for more answers than it took";
-                            return Farewell::new(CloseCode::SlowConsumer, reason);
-                        }
-                        Some(Err(closed)) => {
-                            self.broke = !matches!(closed, Closed::ByPeer { code: CloseCode::Normal, .. });
-                            return closed.farewell();
-                        }
-                    },
+                    }
+                    Next::Expired => Box::pin(self.expire()).await,
+                    Next::Closed(closed) => {
+                        self.broke = !matches!(closed, Closed::ByPeer { code: CloseCode::Normal, .. });
+                        return closed.farewell();
+                    }
+                    Next::Over(farewell) => return farewell,
                 }
             }
         }
     }
 
-    /// One frame of the client's.
-    async fn take(&mut self, frame: &[u8], in_flight: &mut InFlight) -> Option<Farewell> {
+    /// Begins what a frame of the client's asks for; most of it is done with that.
+    fn begin(&mut self, frame: &[u8], outbox: &Outbox, in_flight: &mut InFlight) -> Begun<'_> {
         let mut command = match self.codec().decode_command(frame) {
             Ok(command) => command,
-            Err(error) => return self.take_bad(error),
+            Err(error) => return self.take_bad(error).map_or(Begun::Done, Begun::Over),
         };
         // The door: past it every name is one of the session's app.
         command.enter(self.app());
-        let done = match self.command(command) {
-            Doing::First(first) => first.await,
-            Doing::So(done) => done,
-        };
-        let answer = match done {
-            Done::Now(answer) => answer,
-            // Most answers are there at once; only what waits for a disk is kept waiting for.
-            Done::Later(mut later) => match (&mut later).now_or_never() {
-                Some(answer) => answer,
-                None => {
-                    in_flight.push(later);
-                    None
-                }
-            },
-        };
-        answer.iter().for_each(|answer| self.outbox.push_answer(answer));
-        None
+        match self.command(command) {
+            Doing::First(first) => Begun::First(first),
+            Doing::So(done) => {
+                finish(done, outbox, in_flight);
+                Begun::Done
+            }
+        }
     }
 
     fn take_bad(&mut self, error: DecodeError) -> Option<Farewell> {

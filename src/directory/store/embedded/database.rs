@@ -25,6 +25,9 @@ const FORMAT: u32 = 1;
 /// Blocks of tables that are kept in memory: what sessions ask for again and again.
 const CACHE_BYTES: u64 = 32 << 20;
 
+/// How much larger blocks are in the cache than on the disk, at most.
+const COMPRESSION: u64 = 4;
+
 /// A keyspace writes a table when so much has gathered in memory. Less is sooner read back after a crash.
 const MEMTABLE_BYTES: u64 = 16 << 20;
 
@@ -137,6 +140,11 @@ impl Database {
     fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let value = self.meta.get(name).map_err(|error| read_failed(&error))?;
         Ok(value.map(|bytes| bytes.to_vec()))
+    }
+
+    /// Whether all that is read can be in memory.
+    pub(super) fn fits_in_cache(&self) -> bool {
+        self.entries.disk_space() <= CACHE_BYTES / COMPRESSION
     }
 
     pub(super) fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {

@@ -4,7 +4,9 @@
 //! what a sync costs is shared by all who wait for one. A commit is answered when it is synced, also one that need not
 //! be: only the last commit of a journal can be torn then, which is how a crash is told from damage (`disk::journal`).
 //!
-//! Reads run where they may block, each of one snapshot.
+//! Reads are each of one snapshot. Those of a few keys are done at once while the whole directory fits into its cache: they
+//! hardly ever wait for the disk then, and a thread that may would take several times as long to wake. All others run
+//! where they may block.
 
 mod database;
 mod record;
@@ -103,6 +105,20 @@ impl Embedded {
         answer.await.unwrap_or_else(|_| Err(closed().into()))
     }
 
+    /// As `read`. Keys are few.
+    async fn read_few<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        // It is only ever held for long while the database is opened anew.
+        if let Ok(database) = self.shared.database.try_read()
+            && let Some(database) = database.as_ref().filter(|database| database.fits_in_cache())
+        {
+            return read(database);
+        }
+        self.read(read).await
+    }
+
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
@@ -139,12 +155,12 @@ impl Shared {
 impl Store for Embedded {
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Entry>, StoreError>> {
         let key = key.clone();
-        self.read(move |database| database.get(&key)).boxed()
+        self.read_few(move |database| database.get(&key)).boxed()
     }
 
     fn get_many<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<Vec<Option<Entry>>, StoreError>> {
         let keys = keys.to_vec();
-        self.read(move |database| database.get_many(&keys)).boxed()
+        self.read_few(move |database| database.get_many(&keys)).boxed()
     }
 
     fn scan<'a>(&'a self, scan: Scan) -> BoxFuture<'a, Result<Vec<(Key, Entry)>, StoreError>> {
