@@ -332,7 +332,9 @@ impl Session {
             return Err(Refusal::new(ErrorCode::PermissionDenied, message));
         }
         self.rights = rights;
-        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(command.token);
+        if let Some(kept) = &self.token {
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(command.token);
+        }
         self.expired = false;
         self.node.sessions.mute(&self.id, self.connection, false);
         let names = self.subscriptions.keys().cloned().collect();

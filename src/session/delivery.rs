@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{debug, warn};
 use xpush_protocol::{AppId, ChannelName, Cursor, Gap, Lag, ServerFrame, SessionId, UserId};
-use xpush_transports::{Farewell, Lane, Outgoing, Peer, Writer};
+use xpush_transports::{Farewell, Lane, Outgoing, Writer};
 
 use super::{Outbox, Session, now, outbox::Behind, subscription::missed};
 use crate::{
@@ -128,12 +128,12 @@ pub(super) struct Checkpoints {
 
 impl Checkpoints {
     /// `None`: the wire does not want them.
-    pub(super) fn new(session: &Session, peer: &Peer) -> Option<Self> {
-        peer.wants_checkpoints.then(|| Self {
+    pub(super) fn new(session: &Session) -> Option<Self> {
+        Some(Self {
+            token: Arc::clone(session.token.as_ref()?),
             session: session.id.clone(),
             app: session.app().clone(),
             user: session.user().cloned(),
-            token: Arc::clone(&session.token),
             generation: session.generation,
         })
     }

@@ -139,7 +139,7 @@ async fn identify(
         detached: connect.detached,
         publisher: None,
         rights,
-        token: Arc::new(Mutex::new(token)),
+        token: peer.wants_checkpoints.then(|| Arc::new(Mutex::new(token))),
         outbox,
         subscriptions: std::collections::HashMap::new(),
         bad_frames: 0,

@@ -109,7 +109,7 @@ pub fn serve<C: Connection>(
         let entered = Box::pin(enter(&node, &peer, &mut reader, &mut writer, &cancel)).await;
         let (ended, goodbye) = match entered {
             Ok((session, resume)) => {
-                let checkpoints = delivery::Checkpoints::new(&session, &peer).map(Box::new);
+                let checkpoints = delivery::Checkpoints::new(&session).map(Box::new);
                 drop(peer);
                 let run = run(session, resume, checkpoints, &mut reader, &mut writer, &cancel);
                 let (ended, goodbye) = Box::pin(run).await;
@@ -298,8 +298,8 @@ struct Session {
     /// A connection beside the session's own, which only sends.
     detached: bool,
     rights: Rights,
-    /// What gave the rights, shared with who writes the state that goes to the client.
-    token: Arc<Mutex<Option<String>>>,
+    /// What gave the rights, shared with who writes the state that goes to the client. `None`: this wire's client gets none.
+    token: Option<Arc<Mutex<Option<String>>>>,
     outbox: Arc<Outbox>,
     subscriptions: HashMap<ChannelName, Subscription>,
     /// In whose name its message ids are unique, and how much it may publish. Once it publishes.
