@@ -8,12 +8,14 @@ use xpush_protocol::{ChannelName, Codec, Epoch, Message, ServerFrame};
 use crate::publication::Publication;
 
 /// A frame that many connections will write.
+#[derive(Clone)]
 pub struct Encoded {
     source: Source,
     json: OnceLock<Bytes>,
     messagepack: OnceLock<Bytes>,
 }
 
+#[derive(Clone)]
 enum Source {
     Publication(ChannelName, Option<Epoch>, Arc<Publication>),
     Frame(ServerFrame),
@@ -33,6 +35,25 @@ impl Encoded {
 
     fn from_source(source: Source) -> Self {
         Self { source, json: OnceLock::new(), messagepack: OnceLock::new() }
+    }
+
+    /// What is left of it once its message is deleted.
+    #[must_use]
+    pub(super) fn redacted(&self) -> Option<Self> {
+        match &self.source {
+            Source::Publication(channel, epoch, publication) => {
+                Some(Self::publication(channel.clone(), *epoch, Arc::new(publication.redacted())))
+            }
+            Source::Frame(_) => None,
+        }
+    }
+
+    /// Bytes of the payload.
+    pub(super) fn payload_len(&self) -> usize {
+        match &self.source {
+            Source::Publication(_, _, publication) => publication.payload.len(),
+            Source::Frame(_) => 0,
+        }
     }
 
     /// The private message, if it is one.

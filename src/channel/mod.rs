@@ -5,6 +5,7 @@
 //! out: a subscriber that is behind reads on from the log (`session::outbox`).
 
 mod encoded;
+mod frames;
 mod ring;
 mod table;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use xpush_protocol::{ChannelName, Cursor, Epoch, ServerFrame};
 use xpush_transports::Lane;
 
 pub use encoded::Encoded;
+pub(crate) use frames::{Frames, Took};
 pub use table::Channels;
 pub(crate) use table::PRESENCE_EVENTS_LIMIT;
 
@@ -46,6 +48,7 @@ pub struct Channel {
     log: Arc<dyn Log>,
     lane: Lane,
     state: Mutex<State>,
+    frames: Frames,
     loaded: OnceCell<()>,
 }
 
@@ -98,8 +101,9 @@ impl Channel {
     fn new(name: ChannelName, policy: Policy, log: Arc<dyn Log>, memory: Memory) -> Self {
         let number = lane_number(&name);
         let lane = if policy.retention.is_ephemeral() { Lane::Ephemeral(number) } else { Lane::Live(number) };
-        let state = Mutex::new(State { ring: Ring::new(memory), ..State::default() });
-        Self { name, policy, log, lane, state, loaded: OnceCell::new() }
+        let state = Mutex::new(State { ring: Ring::new(memory.clone()), ..State::default() });
+        let frames = Frames::new(memory);
+        Self { name, policy, log, lane, state, frames, loaded: OnceCell::new() }
     }
 
     #[must_use]
@@ -213,8 +217,17 @@ impl Channel {
         self.state().subscribers.try_remove(key.0);
     }
 
-    /// Calls a delivery live if it stands where the channel stands. Under the channel's lock: nothing can be
-    /// handed out between the look and the switch.
+    /// The frames that deliveries which don't keep up take.
+    pub(crate) fn frames(&self) -> &Frames {
+        &self.frames
+    }
+
+    pub(crate) fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    /// Calls a delivery live if it stands where the channel stands, or where the frames begin that others take. Under the
+    /// channel's lock: nothing can be handed out between the look and the switch.
     pub(crate) fn try_go_live(&self, outbox: &Outbox, delivery: DeliveryKey, at: Cursor) -> bool {
         let state = self.state();
         let caught_up = state
@@ -223,7 +236,7 @@ impl Channel {
         if caught_up {
             outbox.go_live(delivery);
         }
-        caught_up
+        caught_up || outbox.take_frames(delivery, at)
     }
 
     /// Takes a publication that the log has, from this node or another, and hands out what is next in line.
@@ -357,6 +370,7 @@ impl Channel {
         state.delivered = Some(Cursor { epoch, offset });
         if let Some(deleted) = publication.deletes() {
             state.ring.redact(deleted);
+            self.frames.redact(deleted);
         }
         state.ring.push(publication);
         if state.subscribers.is_empty() {
@@ -364,8 +378,10 @@ impl Channel {
         }
         let told = state.epoch_told.then_some(epoch);
         let encoded = Encoded::publication(self.name.clone(), told, Arc::clone(publication));
+        let at = Cursor { epoch, offset };
+        self.frames.note(at, &encoded);
         for (_, subscriber) in &state.subscribers {
-            subscriber.outbox.push_live(subscriber.delivery, Cursor { epoch, offset }, &encoded, self.lane);
+            subscriber.outbox.push_live(subscriber.delivery, at, &encoded);
         }
     }
 
@@ -393,6 +409,7 @@ impl Channel {
         state.epoch_told |= state.delivered.is_some_and(|before| before.epoch != now.epoch);
         state.delivered = Some(now);
         state.ring.clear();
+        self.frames.clear();
         state.early.clear();
         state.turned_away = 0;
         state.doubted = false;
@@ -400,6 +417,12 @@ impl Channel {
         for (_, subscriber) in &state.subscribers {
             subscriber.outbox.fall_behind(subscriber.delivery);
         }
+    }
+
+    /// The channel stands there, as the log would have it.
+    #[cfg(test)]
+    pub(crate) fn begin_at(&self, cursor: Cursor) {
+        self.change_epoch(&mut self.state(), cursor);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

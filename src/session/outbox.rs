@@ -2,6 +2,9 @@
 //! no longer fit is not thrown out: it falls behind, takes no more live publications, and is read from the log as
 //! fast as the client takes it, until it stands where the channel stands. The log is the slow client's buffer.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     future::poll_fn,
@@ -15,14 +18,16 @@ use xpush_protocol::{ChannelName, Codec, Cursor, ServerFrame};
 use xpush_transports::{Farewell, Lane, Outgoing};
 
 use super::recheck::{Recheck, Rechecks};
-use crate::channel::{Channel, Encoded};
+use crate::channel::{Channel, Encoded, Took};
 
-/// Live publications that may wait. Full means that the client reads too slowly: its subscription lags on the log
-/// from here.
-const LIVE_CAPACITY: usize = 1024;
-/// Bytes of them. With as many in a write that does not end, a page of the log and what the wire itself buffers, a
-/// client that stops reading costs less than 256 KiB.
-const LIVE_BYTES: usize = 80 * 1024;
+/// Live publications that may wait. From there on a subscription takes its frames from the channel, which keeps each once
+/// for all; and from the log, if it does not keep up with that either.
+const LIVE_CAPACITY: usize = 32;
+/// Bytes of them.
+const LIVE_BYTES: usize = 16 * 1024;
+/// Bytes of frames that are taken from channels for one write. With what else may wait, a page of the log and what the
+/// wire itself buffers, a client that stops reading costs less than 256 KiB.
+const TAKE_BYTES: usize = 64 * 1024;
 /// Answers that may wait; beyond it the session reads no further commands.
 const ANSWERS_CAPACITY: usize = 64;
 /// Joins, leaves and other news that nobody asked for; beyond it they are dropped, and presence can be asked for.
@@ -68,6 +73,8 @@ struct Queue {
     numbers: u64,
     /// Subscriptions that the client brought with it, or asked for, and that have not begun: its state must not lose them.
     resuming: BTreeMap<ChannelName, Option<Cursor>>,
+    /// They take their frames from their channels, in turn.
+    taking: VecDeque<DeliveryKey>,
     /// To be read from the log, in turn.
     behind: VecDeque<DeliveryKey>,
     /// Behind too, but the log had no more the last time: they are read again once something came.
@@ -95,11 +102,22 @@ struct Delivery {
     channel: Arc<Channel>,
     /// Behind the last publication that was queued for the wire.
     cursor: Cursor,
-    live: bool,
+    state: Pace,
     /// The client was told that it lags, and is to be told when it doesn't.
     lag_told: bool,
     /// It was live once: from here on falling behind is news.
     was_live: bool,
+}
+
+/// How a delivery gets what is next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// From the log.
+    Behind,
+    /// Out of the channel's frames: it is in `taking`.
+    Taking,
+    /// As it is handed out.
+    Live,
 }
 
 /// What was taken out of an outbox.
@@ -207,13 +225,16 @@ impl Outbox {
     }
 
     /// Queues a publication for a live subscription, or lets the subscription fall behind.
-    pub(crate) fn push_live(&self, key: DeliveryKey, cursor: Cursor, frame: &Encoded, lane: Lane) {
+    pub(crate) fn push_live(&self, key: DeliveryKey, cursor: Cursor, frame: &Encoded) {
         let mut guard = self.queue();
         let queue = &mut *guard;
         let Some(delivery) = delivery(&mut queue.deliveries, key) else { return };
-        if !delivery.live {
+        match delivery.state {
+            Pace::Live => {}
+            // The writing side was rung for what is there, and looks until it has all.
+            Pace::Taking => return,
             // It may have found nothing in the log the last time that it looked.
-            return ring(guard);
+            Pace::Behind => return ring(guard),
         }
         if cursor.offset <= delivery.cursor.offset {
             return;
@@ -222,15 +243,30 @@ impl Outbox {
         if queue.live.len() >= LIVE_CAPACITY
             || queue.live_bytes + bytes.len() > LIVE_BYTES && !queue.live.is_empty()
         {
-            delivery.live = false;
-            queue.behind.push_back(key);
+            delivery.channel.frames().begin(cursor, frame);
+            delivery.state = Pace::Taking;
+            queue.taking.push_back(key);
         } else {
             delivery.cursor = cursor;
             queue.live_bytes += bytes.len();
-            queue.live.push_back(Outgoing { bytes, lane });
+            queue.live.push_back(Outgoing { bytes, lane: delivery.channel.lane() });
             queue.delivered += 1;
         }
         ring(guard);
+    }
+
+    /// A subscription that stands here takes its frames from the channel, if they are there. Called by the channel, under
+    /// its lock.
+    pub(crate) fn take_frames(&self, key: DeliveryKey, at: Cursor) -> bool {
+        let mut queue = self.queue();
+        let queue = &mut *queue;
+        let Some(delivery) = delivery(&mut queue.deliveries, key) else { return false };
+        let may = delivery.state == Pace::Behind && delivery.channel.frames().join(at);
+        if may {
+            (delivery.state, delivery.was_live) = (Pace::Taking, true);
+            queue.taking.push_back(key);
+        }
+        may
     }
 
     /// Notes what the client is about to subscribe to, and behind what if it comes back: should it be at another node
@@ -270,7 +306,7 @@ impl Outbox {
         queue.forget_resuming(channel.name());
         if let Some(place) = place(&mut queue.deliveries, key) {
             place.delivery =
-                Some(Delivery { channel, cursor, live: false, lag_told: false, was_live: false });
+                Some(Delivery { channel, cursor, state: Pace::Behind, lag_told: false, was_live: false });
             queue.behind.push_back(key);
         }
         ring(queue);
@@ -279,7 +315,11 @@ impl Outbox {
     pub(super) fn end(&self, key: DeliveryKey) {
         let mut queue = self.queue();
         if place(&mut queue.deliveries, key).is_some() {
-            queue.deliveries.remove(key.place);
+            let ended = queue.deliveries.remove(key.place);
+            if let Some(Delivery { channel, state: Pace::Taking, .. }) = ended.delivery {
+                channel.frames().leave();
+            }
+            queue.taking.retain(|taking| *taking != key);
             queue.behind.retain(|behind| *behind != key);
             queue.waiting.retain(|waiting| *waiting != key);
         }
@@ -288,7 +328,7 @@ impl Outbox {
     /// Called by the channel, under its lock.
     pub(crate) fn go_live(&self, key: DeliveryKey) {
         if let Some(delivery) = delivery(&mut self.queue().deliveries, key) {
-            delivery.live = true;
+            delivery.state = Pace::Live;
             delivery.was_live = true;
         }
     }
@@ -296,14 +336,19 @@ impl Outbox {
     /// What the channel has to say can't be handed out in order: read it from the log. One that is behind already may
     /// have found nothing there the last time.
     pub(crate) fn fall_behind(&self, key: DeliveryKey) {
-        let mut queue = self.queue();
+        let mut guard = self.queue();
+        let queue = &mut *guard;
         if let Some(delivery) = delivery(&mut queue.deliveries, key)
-            && delivery.live
+            && delivery.state != Pace::Behind
         {
-            delivery.live = false;
+            if delivery.state == Pace::Taking {
+                delivery.channel.frames().leave();
+                queue.taking.retain(|taking| *taking != key);
+            }
+            delivery.state = Pace::Behind;
             queue.behind.push_back(key);
         }
-        ring(queue);
+        ring(guard);
     }
 
     /// Moves all that waits into `batch`, which is empty, and gives the next subscription that has to be read from the
@@ -330,6 +375,9 @@ impl Outbox {
         batch.extend(queue.messages.drain(..).map(|message| control(message.bytes(self.codec))));
         batch.extend(queue.live.drain(..));
         queue.live_bytes = 0;
+        if queue.farewell.is_none() {
+            queue.take_frames(self.codec, batch);
+        }
         // Who is told goodbye gets what waits for it, and no more: the log is there for its next connection.
         let behind = if queue.farewell.is_none() { queue.next_behind() } else { None };
         let farewell = if batch.is_empty() { queue.farewell.clone() } else { None };
@@ -501,6 +549,31 @@ impl Queue {
         let begun = self.deliveries.iter().filter_map(|(_, place)| place.delivery.as_ref());
         let begun = begun.map(|delivery| (delivery.channel.name().clone(), Some(delivery.cursor)));
         begun.chain(self.resuming.clone()).collect()
+    }
+
+    /// Takes frames out of the channels, of one subscription after the other.
+    fn take_frames(&mut self, codec: Codec, batch: &mut Vec<Outgoing>) {
+        let mut room = TAKE_BYTES;
+        while room > 0
+            && let Some(key) = self.taking.pop_front()
+        {
+            let Some(delivery) = delivery(&mut self.deliveries, key) else { continue };
+            let Delivery { channel, cursor, .. } = delivery;
+            let before = batch.len();
+            let took = channel.frames().take(cursor, codec, channel.lane(), &mut room, batch);
+            self.delivered += (batch.len() - before) as u64;
+            match took {
+                Took::Some => self.taking.push_back(key),
+                Took::All => delivery.state = Pace::Live,
+                Took::Gone => {
+                    delivery.state = Pace::Behind;
+                    self.behind.push_back(key);
+                }
+            }
+        }
+        if self.taking.is_empty() && self.taking.capacity() > 0 {
+            self.taking = VecDeque::new();
+        }
     }
 
     fn next_behind(&mut self) -> Option<Behind> {
