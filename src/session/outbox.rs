@@ -82,7 +82,7 @@ struct Queue {
     /// Channels whose log could not be read: the session ends them.
     failed: Vec<ChannelName>,
     /// What the session has to ask the directory about again.
-    recheck: Rechecks,
+    recheck: Option<Box<Rechecks>>,
     /// The directory could not say whether rights are gone: all of them are to be asked about when it can.
     unsure: bool,
     farewell: Option<Farewell>,
@@ -444,7 +444,7 @@ impl Outbox {
     /// A right of the session may be gone: it looks, before it reads another command.
     pub(crate) fn ask_recheck(&self, recheck: &Recheck) {
         let mut queue = self.queue();
-        queue.recheck.add(recheck);
+        queue.recheck.get_or_insert_default().add(recheck);
         queue.wake_reader();
     }
 
@@ -457,13 +457,13 @@ impl Outbox {
     pub(crate) fn ask_unsure(&self) {
         let mut queue = self.queue();
         if std::mem::take(&mut queue.unsure) {
-            queue.recheck.add(&Recheck::Everything);
+            queue.recheck.get_or_insert_default().add(&Recheck::Everything);
             queue.wake_reader();
         }
     }
 
-    pub(super) fn take_rechecks(&self) -> Rechecks {
-        std::mem::take(&mut self.queue().recheck)
+    pub(super) fn take_rechecks(&self) -> Option<Box<Rechecks>> {
+        self.queue().recheck.take()
     }
 
     /// Waits until the session has to look: this is closed, a subscription failed, or a right may be gone. Cancel safe.
@@ -513,7 +513,7 @@ fn delivery(places: &mut Slab<Place>, key: DeliveryKey) -> Option<&mut Delivery>
 
 impl Queue {
     fn wants_attention(&self) -> bool {
-        self.farewell.is_some() || !self.failed.is_empty() || !self.recheck.is_empty()
+        self.farewell.is_some() || !self.failed.is_empty() || self.recheck.is_some()
     }
 
     fn has_room(&self) -> bool {

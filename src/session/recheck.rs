@@ -49,10 +49,6 @@ impl Rechecks {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        !self.account && !self.everything && !self.every_channel && self.channels.is_empty()
-    }
-
     fn concern(&self, channel: &ChannelName) -> bool {
         self.every_channel || self.channels.contains(channel)
     }
@@ -65,10 +61,7 @@ impl Session {
     /// something was taken, and must not go on as if nothing had been. One of the application's token looks again then; and
     /// so do all where nobody knows whether anything was taken.
     pub(super) async fn recheck(&mut self) -> Option<Farewell> {
-        let rechecks = self.outbox.take_rechecks();
-        if rechecks.is_empty() {
-            return None;
-        }
+        let rechecks = self.outbox.take_rechecks()?;
         let node = Arc::clone(&self.node);
         // When all look at once they take turns: who logs in wants the directory too.
         let _turn = if rechecks.everything { node.recheck_turns.acquire().await.ok() } else { None };
