@@ -8,14 +8,12 @@ use xpush_protocol::{ChannelName, Codec, Epoch, Message, ServerFrame};
 use crate::publication::Publication;
 
 /// A frame that many connections will write.
-#[derive(Clone)]
 pub struct Encoded {
     source: Source,
     json: OnceLock<Bytes>,
     messagepack: OnceLock<Bytes>,
 }
 
-#[derive(Clone)]
 enum Source {
     Publication(ChannelName, Option<Epoch>, Arc<Publication>),
     Frame(ServerFrame),

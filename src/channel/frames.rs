@@ -7,22 +7,21 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
 
 use xpush_protocol::{Codec, Cursor, Epoch};
 use xpush_transports::{Lane, Outgoing};
 
-use super::{
-    Encoded,
-    ring::{MEMORY, Memory},
-};
+use super::{Encoded, ring::Memory};
 
 /// Of one channel.
 const FRAMES: usize = 1024;
 /// And their bytes.
 const BYTES: usize = 256 * 1024;
-/// What a frame takes beside the payload, roughly.
+/// Of all channels of a node: a channel that would need more keeps less.
+const MEMORY: usize = 64 * 1024 * 1024;
+/// What a frame takes beside its payload, roughly.
 const FRAME_BYTES: usize = 128;
 
 /// Locked after everything else, and never for long.
@@ -37,11 +36,13 @@ struct Kept {
     bytes: usize,
     /// Deliveries that take frames from here.
     takers: usize,
+    /// No taker is further than this.
+    taken: u64,
     memory: Memory,
 }
 
 struct Frame {
-    encoded: Encoded,
+    encoded: Arc<Encoded>,
     size: usize,
 }
 
@@ -59,29 +60,34 @@ pub(crate) enum Took {
 impl Frames {
     pub(super) fn new(memory: Memory) -> Self {
         let frames = VecDeque::new();
-        Self(Mutex::new(Kept { epoch: Epoch(0), top: 0, frames, bytes: 0, takers: 0, memory }))
+        Self(Mutex::new(Kept { epoch: Epoch(0), top: 0, frames, bytes: 0, takers: 0, taken: 0, memory }))
     }
 
     /// The next frame of the channel, if somebody takes from here.
-    pub(super) fn note(&self, at: Cursor, encoded: &Encoded) {
+    pub(super) fn note(&self, at: Cursor, encoded: &Arc<Encoded>) {
         let mut kept = self.kept();
-        if kept.takers > 0 {
+        // Nothing is kept for takers of whom each has missed something.
+        if !kept.frames.is_empty() {
             kept.push(at, encoded);
         }
     }
 
     /// A delivery takes its frames from here, this one being the first.
-    pub(crate) fn begin(&self, at: Cursor, encoded: &Encoded) {
+    pub(crate) fn begin(&self, at: Cursor, encoded: &Arc<Encoded>) {
         let mut kept = self.kept();
         kept.takers += 1;
         kept.push(at, encoded);
+        kept.taken = kept.taken.max(at.offset - 1);
     }
 
     /// A delivery that stands here takes its frames from here, if those behind it are here.
     pub(crate) fn join(&self, at: Cursor) -> bool {
         let mut kept = self.kept();
         let is_here = kept.behind(at).is_some();
-        kept.takers += usize::from(is_here);
+        if is_here {
+            kept.takers += 1;
+            kept.taken = kept.taken.max(at.offset);
+        }
         is_here
     }
 
@@ -106,12 +112,16 @@ impl Frames {
         };
         for frame in kept.frames.range(behind..) {
             if *room == 0 {
-                return Took::Some;
+                break;
             }
             let bytes = frame.encoded.bytes(codec);
             *room = room.saturating_sub(bytes.len());
             cursor.offset += 1;
             batch.push(Outgoing { bytes, lane });
+        }
+        kept.taken = kept.taken.max(cursor.offset);
+        if cursor.offset < kept.top {
+            return Took::Some;
         }
         kept.leave();
         Took::All
@@ -123,7 +133,7 @@ impl Frames {
         let at = offset.checked_sub(kept.first()).and_then(|at| usize::try_from(at).ok());
         let Some(frame) = at.and_then(|at| kept.frames.get_mut(at)) else { return };
         if let Some(left) = frame.encoded.redacted() {
-            frame.encoded = left;
+            frame.encoded = Arc::new(left);
         }
     }
 
@@ -150,16 +160,17 @@ impl Kept {
         usize::try_from((at.offset + 1).checked_sub(self.first())?).ok()
     }
 
-    fn push(&mut self, at: Cursor, encoded: &Encoded) {
+    fn push(&mut self, at: Cursor, encoded: &Arc<Encoded>) {
         if !self.frames.is_empty() && at.epoch == self.epoch && at.offset <= self.top {
             return;
         }
-        if at.epoch != self.epoch || at.offset != self.top + 1 {
+        if self.frames.is_empty() || at.epoch != self.epoch || at.offset != self.top + 1 {
             self.clear();
+            self.taken = at.offset - 1;
         }
         let size = FRAME_BYTES + encoded.payload_len();
         (self.epoch, self.top) = (at.epoch, at.offset);
-        self.frames.push_back(Frame { encoded: encoded.clone(), size });
+        self.frames.push_back(Frame { encoded: Arc::clone(encoded), size });
         self.bytes += size;
         self.memory.0.fetch_add(size, Ordering::Relaxed);
         // The newest stays: whoever begins with it has to find it.
@@ -169,6 +180,9 @@ impl Kept {
                 || self.memory.0.load(Ordering::Relaxed) > MEMORY)
         {
             self.drop_oldest();
+        }
+        if self.first() > self.taken + 1 {
+            self.clear();
         }
     }
 

@@ -41,6 +41,13 @@ const EARLY_CAPACITY: usize = 1024;
 /// How a hole is read from the log: this many publications at a time.
 const REPAIR_PAGE: Query = Query { from: From::After(0), limit: 256, bytes: 1 << 20 };
 
+/// What the channels of a node take for publications that were handed out.
+#[derive(Clone, Default)]
+struct RoomMemory {
+    rings: Memory,
+    frames: Memory,
+}
+
 /// A named ordered stream and its local subscribers.
 pub struct Channel {
     name: ChannelName,
@@ -98,11 +105,11 @@ struct Subscriber {
 pub struct SubscriberKey(usize);
 
 impl Channel {
-    fn new(name: ChannelName, policy: Policy, log: Arc<dyn Log>, memory: Memory) -> Self {
+    fn new(name: ChannelName, policy: Policy, log: Arc<dyn Log>, memory: RoomMemory) -> Self {
         let number = lane_number(&name);
         let lane = if policy.retention.is_ephemeral() { Lane::Ephemeral(number) } else { Lane::Live(number) };
-        let state = Mutex::new(State { ring: Ring::new(memory.clone()), ..State::default() });
-        let frames = Frames::new(memory);
+        let state = Mutex::new(State { ring: Ring::new(memory.rings), ..State::default() });
+        let frames = Frames::new(memory.frames);
         Self { name, policy, log, lane, state, frames, loaded: OnceCell::new() }
     }
 
@@ -226,8 +233,8 @@ impl Channel {
         self.lane
     }
 
-    /// Calls a delivery live if it stands where the channel stands, or where the frames begin that others take. Under the
-    /// channel's lock: nothing can be handed out between the look and the switch.
+    /// Calls a delivery live if it stands where the channel stands. Under the channel's lock: nothing can be
+    /// handed out between the look and the switch.
     pub(crate) fn try_go_live(&self, outbox: &Outbox, delivery: DeliveryKey, at: Cursor) -> bool {
         let state = self.state();
         let caught_up = state
@@ -236,7 +243,7 @@ impl Channel {
         if caught_up {
             outbox.go_live(delivery);
         }
-        caught_up || outbox.take_frames(delivery, at)
+        caught_up
     }
 
     /// Takes a publication that the log has, from this node or another, and hands out what is next in line.
@@ -374,10 +381,11 @@ impl Channel {
         }
         state.ring.push(publication);
         if state.subscribers.is_empty() {
+            // Nor is there anybody who takes frames.
             return;
         }
         let told = state.epoch_told.then_some(epoch);
-        let encoded = Encoded::publication(self.name.clone(), told, Arc::clone(publication));
+        let encoded = Arc::new(Encoded::publication(self.name.clone(), told, Arc::clone(publication)));
         let at = Cursor { epoch, offset };
         self.frames.note(at, &encoded);
         for (_, subscriber) in &state.subscribers {

@@ -15,12 +15,12 @@ use crate::publication::Publication;
 const PUBLICATIONS: usize = 128;
 /// And their bytes.
 const BYTES: usize = 32 * 1024;
-/// Of all channels of a node, with their frames: a channel that would need more keeps less.
-pub(super) const MEMORY: usize = 64 * 1024 * 1024;
+/// Of all channels of a node: a channel that would need more keeps less.
+const MEMORY: usize = 64 * 1024 * 1024;
 /// What a publication takes beside its payload, roughly.
 const PUBLICATION_BYTES: usize = 256;
 
-/// What the rings of a node take, and the frames beside them, in bytes.
+/// What the rings of a node take, or its frames, in bytes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Memory(pub(super) Arc<AtomicUsize>);
 

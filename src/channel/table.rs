@@ -8,7 +8,7 @@ use std::{
 
 use xpush_protocol::{ChannelName, Cursor, Epoch, ServerFrame};
 
-use super::{Channel, SubscriberKey, ring::Memory};
+use super::{Channel, RoomMemory, SubscriberKey};
 use crate::{log::Log, namespace::Policy, publication::Publication};
 
 /// A power of two: two cores seldom want the same shard.
@@ -23,7 +23,7 @@ type Shard = HashMap<ChannelName, Arc<Channel>>;
 pub struct Channels {
     shards: Vec<Mutex<Shard>>,
     hasher: RandomState,
-    memory: Memory,
+    memory: RoomMemory,
 }
 
 impl Default for Channels {
@@ -31,7 +31,7 @@ impl Default for Channels {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
-            memory: Memory::default(),
+            memory: RoomMemory::default(),
         }
     }
 }

@@ -8,7 +8,6 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 
 use super::*;
 use crate::{
-    channel::ring::Memory as RingMemory,
     log::{Appended, Capacity, Keep, Memory, Pending},
     publication::{Draft, Publisher},
 };
@@ -77,7 +76,7 @@ async fn publications_say_their_epoch_once_it_changed_under_the_channel() {
     let retention = Retention::Recent { size: 10, ttl: Duration::from_secs(60) };
     let policy = Policy { retention, ..Policy::default() };
     let name: ChannelName = "live:a".parse().unwrap();
-    let channel = Channel::new(name.clone(), policy, Arc::clone(&log) as Arc<dyn Log>, RingMemory::default());
+    let channel = Channel::new(name.clone(), policy, Arc::clone(&log) as Arc<dyn Log>, RoomMemory::default());
     let append = || log.append_one(&name, 0);
     let first = append().cursor();
     assert_eq!(channel.delivered().await.unwrap(), first);
@@ -97,7 +96,7 @@ async fn publications_say_their_epoch_once_it_changed_under_the_channel() {
 async fn a_page_of_a_new_epoch_says_it_before_the_channel_has_heard() {
     let log: Arc<dyn Log> = Arc::new(Losable::new());
     let policy = Policy { retention: Retention::None, ..Policy::default() };
-    let channel = Channel::new("live:a".parse().unwrap(), policy, log, RingMemory::default());
+    let channel = Channel::new("live:a".parse().unwrap(), policy, log, RoomMemory::default());
     let begun = channel.delivered().await.unwrap().epoch;
     assert_eq!(channel.told_epoch(begun), None);
     let another = Epoch(begun.0 ^ 1);
@@ -111,7 +110,7 @@ async fn handed_out(keep: Keep, time: u64) -> (Channel, Cursor) {
     let log = Arc::new(Losable::new());
     let policy = Policy { retention: Retention::Durable { keep }, history: true, ..Policy::default() };
     let name: ChannelName = "room:a".parse().unwrap();
-    let channel = Channel::new(name.clone(), policy, Arc::clone(&log) as Arc<dyn Log>, RingMemory::default());
+    let channel = Channel::new(name.clone(), policy, Arc::clone(&log) as Arc<dyn Log>, RoomMemory::default());
     let begun = channel.delivered().await.unwrap();
     for _ in 0..3 {
         let Appended::New { epoch, publication } = log.append_one(&name, time) else {

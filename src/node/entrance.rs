@@ -106,7 +106,12 @@ impl Node {
 
     /// Has those look again who were let in while the directory was away. Called once in a while, as long as it answers.
     pub(super) fn recheck_unchecked(&self) {
-        for user in self.unchecked.take() {
+        let unchecked = self.unchecked.take();
+        if !unchecked.is_empty() {
+            // Who is still on its way in is in no table, and sees by this that it has to look.
+            self.gate.note_change();
+        }
+        for user in unchecked {
             self.sessions.recheck_user(&user, &Recheck::Account);
         }
     }

@@ -65,6 +65,11 @@ impl Gate {
         self.known().changes
     }
 
+    /// What was found of anybody before this is to be looked at again.
+    pub(super) fn note_change(&self) {
+        self.known().changes += 1;
+    }
+
     fn keep(&self, channel: &ChannelName, user: Option<&UserId>, standing: Standing, changes: u64) {
         let mut known = self.known();
         if known.changes != changes {

@@ -101,7 +101,7 @@ async fn catch_up(
         if outbox.take_lag_told(key) {
             push(outbox, batch, Lane::Control, &ServerFrame::Lag(Lag { channel: name.clone(), behind: 0 }));
         }
-    } else {
+    } else if !outbox.take_frames(key, cursor) {
         outbox.still_behind(key, nothing);
     }
     (name.clone(), cursor)

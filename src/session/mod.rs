@@ -170,6 +170,15 @@ enum Begun<'a> {
     Over(Farewell),
 }
 
+impl Drop for Session {
+    /// Most have left; one that panicked leaves its places here.
+    fn drop(&mut self) {
+        for (_, subscription) in self.subscriptions.drain() {
+            subscription.end(&self.node, &self.outbox);
+        }
+    }
+}
+
 /// Gives the answer of a command, or keeps it in flight.
 fn finish(done: Done, outbox: &Outbox, in_flight: &mut InFlight) {
     let answer = match done {

@@ -1,6 +1,7 @@
 //! The outbox is what waits to be written to one connection, and it is bounded. A subscription whose publications
-//! no longer fit is not thrown out: it falls behind, takes no more live publications, and is read from the log as
-//! fast as the client takes it, until it stands where the channel stands. The log is the slow client's buffer.
+//! no longer fit is not thrown out: it takes its frames from the channel, which keeps the newest once for all; and who
+//! is too slow for that falls behind, and is read from the log as fast as the client takes it, until it stands where
+//! the channel stands. The log is the slow client's buffer.
 
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use slab::Slab;
-use xpush_protocol::{ChannelName, Codec, Cursor, ServerFrame};
+use xpush_protocol::{ChannelName, Codec, Cursor, Lag, ServerFrame};
 use xpush_transports::{Farewell, Lane, Outgoing};
 
 use super::recheck::{Recheck, Rechecks};
@@ -225,7 +226,7 @@ impl Outbox {
     }
 
     /// Queues a publication for a live subscription, or lets the subscription fall behind.
-    pub(crate) fn push_live(&self, key: DeliveryKey, cursor: Cursor, frame: &Encoded) {
+    pub(crate) fn push_live(&self, key: DeliveryKey, cursor: Cursor, frame: &Arc<Encoded>) {
         let mut guard = self.queue();
         let queue = &mut *guard;
         let Some(delivery) = delivery(&mut queue.deliveries, key) else { return };
@@ -255,9 +256,8 @@ impl Outbox {
         ring(guard);
     }
 
-    /// A subscription that stands here takes its frames from the channel, if they are there. Called by the channel, under
-    /// its lock.
-    pub(crate) fn take_frames(&self, key: DeliveryKey, at: Cursor) -> bool {
+    /// A subscription that stands here takes its frames from the channel, if they are there.
+    pub(super) fn take_frames(&self, key: DeliveryKey, at: Cursor) -> bool {
         let mut queue = self.queue();
         let queue = &mut *queue;
         let Some(delivery) = delivery(&mut queue.deliveries, key) else { return false };
@@ -564,7 +564,14 @@ impl Queue {
             self.delivered += (batch.len() - before) as u64;
             match took {
                 Took::Some => self.taking.push_back(key),
-                Took::All => delivery.state = Pace::Live,
+                Took::All => {
+                    delivery.state = Pace::Live;
+                    if std::mem::take(&mut delivery.lag_told) {
+                        let lag = Lag { channel: channel.name().clone(), behind: 0 };
+                        let bytes = codec.encode(&ServerFrame::Lag(lag));
+                        batch.push(Outgoing { bytes, lane: Lane::Control });
+                    }
+                }
                 Took::Gone => {
                     delivery.state = Pace::Behind;
                     self.behind.push_back(key);

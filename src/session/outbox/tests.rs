@@ -72,7 +72,7 @@ impl Reader {
         self.outbox.begin(self.key, Arc::clone(&self.channel), cursor, &answer);
         let begun = self.take();
         assert_eq!(begun.behind.map(|behind| behind.cursor), Some(cursor));
-        self.channel.try_go_live(&self.outbox, self.key, cursor)
+        self.channel.try_go_live(&self.outbox, self.key, cursor) || self.outbox.take_frames(self.key, cursor)
     }
 
     fn deliver(&self, offsets: impl IntoIterator<Item = u64>) {
@@ -149,11 +149,11 @@ async fn who_is_too_slow_for_the_frames_reads_on_from_the_log_where_it_stopped()
             assert_eq!(quick.take_all(), (n - 9..=n).collect::<Vec<_>>());
         }
     }
+    assert!(!reader.channel.frames().join(at(2999)), "nothing is kept for who has missed some of it");
     let batch = reader.take();
     let got = batch.offsets();
     assert_eq!(got, (1..=got.len() as u64).collect::<Vec<_>>());
     assert_eq!(batch.behind.map(|behind| (behind.cursor, behind.tell)), Some((at(got.len() as u64), true)));
-    assert!(!reader.channel.frames().join(at(2999)), "nobody takes from there any more");
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use std::{
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio::{
     sync::{Semaphore, oneshot},
-    task,
+    task::{self, consume_budget},
 };
 
 use self::{
@@ -110,7 +110,10 @@ impl Embedded {
         &self,
         read: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        // It is only ever held for long while the database is opened anew.
+        // Done at once, it has to leave others their turn by itself.
+        consume_budget().await;
+        // Held for long only while the database is opened anew. Within, fjall lets readers wait while it adds a table to
+        // its list: for two syncs, once in 16 MiB that were written.
         if let Ok(database) = self.shared.database.try_read()
             && let Some(database) = database.as_ref().filter(|database| database.fits_in_cache())
         {
