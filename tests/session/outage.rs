@@ -5,11 +5,12 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 use xpush::{
     broker::{self, Inbox},
-    client::ClientError,
+    client::{Client, ClientError},
     directory::{
         Directory, NewUser,
         store::{self, Commit, CommitError, Entry, Key, Scan, Store, StoreError},
@@ -19,8 +20,9 @@ use xpush::{
     metrics::Metrics,
     node::Parts,
     presence,
+    webhook::{Answer, Call, CallError, Dial},
 };
-use xpush_protocol::{ClientFrame, CloseCode, Codec, Connect, ErrorCode, Ping, UserId};
+use xpush_protocol::{AppId, ClientFrame, CloseCode, Codec, Connect, ErrorCode, Ping, UserId};
 use xpush_transports::Closed;
 
 use super::{
@@ -72,25 +74,27 @@ impl Store for Switched {
     }
 }
 
-#[tokio::test]
-async fn who_comes_in_while_the_directory_is_away_is_looked_at_when_it_is_back() {
-    let store = Arc::new(Switched::default());
+fn node_on(store: &Arc<Switched>) -> TestNode {
     let log: Arc<dyn Log> = Arc::new(Memory::new([].into(), Capacity { channels: 10, bytes: 1 << 20 }));
-    let node = TestNode::of(Parts {
+    TestNode::of(Parts {
         namespaces: namespaces(10),
         limits: Options::default().limits,
         auth: auth(false),
         inbox: Arc::new(Inbox::new("test".parse().unwrap())),
         recent: Arc::clone(&log),
         durable: log,
-        directory: Arc::new(
-            Directory::new(Arc::clone(&store) as Arc<dyn Store>).with_open_registration(true),
-        ),
+        directory: Arc::new(Directory::new(Arc::clone(store) as Arc<dyn Store>).with_open_registration(true)),
         broker: Arc::new(broker::Alone),
         membership: Arc::new(membership::Alone::new(node_info("test", 1))),
         presence: Arc::new(presence::InProcess::default()),
         metrics: Arc::new(Metrics::default()),
-    });
+    })
+}
+
+#[tokio::test]
+async fn who_comes_in_while_the_directory_is_away_is_looked_at_when_it_is_back() {
+    let store = Arc::new(Switched::default());
+    let node = node_on(&store);
     let directory = &node.node.directory;
     let [ann, eve]: [UserId; 2] = ["ann", "eve"].map(|name| name.parse().unwrap());
     let password = Some("correct horse".to_owned());
@@ -130,4 +134,81 @@ async fn who_comes_in_while_the_directory_is_away_is_looked_at_when_it_is_back()
     assert!(is_revoked, "{ended}");
     bob.call(|id| ClientFrame::Ping(Ping { id })).await.unwrap();
     connect(own).await.unwrap();
+}
+
+/// Says yes to one call after the other, as it is let.
+struct Held {
+    called: Semaphore,
+    go: Semaphore,
+}
+
+impl Dial for Held {
+    fn call(&self, _: Call) -> BoxFuture<'_, Result<Answer, CallError>> {
+        Box::pin(async {
+            self.called.add_permits(1);
+            self.go.acquire().await.unwrap().forget();
+            Ok(Answer { status: 200, body: Bytes::from_static(b"{}") })
+        })
+    }
+}
+
+#[tokio::test]
+async fn who_was_let_in_unchecked_and_held_up_by_a_webhook_is_looked_at_when_it_is_in() {
+    let store = Arc::new(Switched::default());
+    let node = node_on(&store);
+    let directory = &node.node.directory;
+    let webhook = serde_json::json!({
+        "id": "door", "url": "https://hooks.example/", "events": ["before.connect"], "timeout_ms": 30_000,
+        "secret": "a-secret-of-the-tests",
+    });
+    let policy = serde_json::json!({ "webhooks": [webhook] });
+    directory.update_app(&AppId::default(), None, None, policy.as_object().cloned()).await.unwrap();
+    node.node.webhooks.load(directory).await.unwrap();
+    let held = Arc::new(Held { called: Semaphore::new(0), go: Semaphore::new(0) });
+    node.node.webhooks.dial_by(Arc::clone(&held) as Arc<dyn Dial>);
+
+    let connect = |user: &str| {
+        let token = Some(token_of(user, serde_json::json!({}), 3600));
+        let connection = node.dialer();
+        async move {
+            let mut client = Client::start(connection.dial().await.unwrap(), Codec::Json);
+            client.connect(Connect { token, ..Connect::default() }).await.unwrap();
+            loop {
+                if let Err(ended) = client.event().await {
+                    return ended;
+                }
+            }
+        }
+    };
+    let is_revoked = |ended: &ClientError| {
+        matches!(ended, ClientError::Closed(Closed::ByPeer { code: CloseCode::Revoked, .. }))
+    };
+    let deactivate = async |user: &str| {
+        let user: UserId = user.parse().unwrap();
+        directory.ensure_user(&user.app(), &user).await.unwrap();
+        directory.deactivate(&user).await.unwrap();
+    };
+    deactivate("eve").await;
+    deactivate("fay").await;
+    // Once the last is gone, the changes of all three have been told, and none is left to move anything.
+    held.go.add_permits(1);
+    let gil = tokio::spawn(connect("gil"));
+    held.called.acquire().await.unwrap().forget();
+    deactivate("gil").await;
+    let ended = timeout(PATIENCE, gil).await.unwrap().unwrap();
+    assert!(is_revoked(&ended), "{ended}");
+
+    store.is_away.store(true, Ordering::Relaxed);
+    let fay = tokio::spawn(connect("fay"));
+    held.called.acquire().await.unwrap().forget();
+    let eve = tokio::spawn(connect("eve"));
+    held.called.acquire().await.unwrap().forget();
+    // The first is in when the directory is back, and found; by then the other one was looked for too, or soon is.
+    held.go.add_permits(1);
+    store.is_away.store(false, Ordering::Relaxed);
+    let ended = timeout(PATIENCE, fay).await.unwrap().unwrap();
+    assert!(is_revoked(&ended), "{ended}");
+    held.go.add_permits(1);
+    let ended = timeout(PATIENCE, eve).await.unwrap().unwrap();
+    assert!(is_revoked(&ended), "{ended}");
 }
