@@ -189,9 +189,9 @@ impl Session {
             // A client without a user is known by its session.
             let publisher = self.rights.user().map_or_else(|| Publisher::session(&self.id), Publisher::user);
             let allowance = self.node.allowance(&publisher);
-            (publisher, allowance)
+            Box::new((publisher, allowance))
         };
-        let (publisher, allowance) = self.publisher.get_or_insert_with(publisher);
+        let (publisher, allowance) = &**self.publisher.get_or_insert_with(publisher);
         self.node.admit_publish(allowance)?;
         Ok(publisher.clone())
     }

@@ -312,7 +312,7 @@ struct Session {
     outbox: Arc<Outbox>,
     subscriptions: HashMap<ChannelName, Subscription>,
     /// In whose name its message ids are unique, and how much it may publish. Once it publishes.
-    publisher: Option<(Publisher, Arc<Allowance>)>,
+    publisher: Option<Box<(Publisher, Arc<Allowance>)>>,
     bad_frames: u32,
     expired: bool,
     /// The wire broke, other than by a goodbye.
