@@ -103,7 +103,7 @@ struct Delivery {
     channel: Arc<Channel>,
     /// Behind the last publication that was queued for the wire.
     cursor: Cursor,
-    state: Pace,
+    pace: Pace,
     /// The client was told that it lags, and is to be told when it doesn't.
     lag_told: bool,
     /// It was live once: from here on falling behind is news.
@@ -230,7 +230,7 @@ impl Outbox {
         let mut guard = self.queue();
         let queue = &mut *guard;
         let Some(delivery) = delivery(&mut queue.deliveries, key) else { return };
-        match delivery.state {
+        match delivery.pace {
             Pace::Live => {}
             // The writing side was rung for what is there, and looks until it has all.
             Pace::Taking => return,
@@ -245,7 +245,7 @@ impl Outbox {
             || queue.live_bytes + bytes.len() > LIVE_BYTES && !queue.live.is_empty()
         {
             delivery.channel.frames().begin(cursor, frame);
-            delivery.state = Pace::Taking;
+            delivery.pace = Pace::Taking;
             queue.taking.push_back(key);
         } else {
             delivery.cursor = cursor;
@@ -261,9 +261,9 @@ impl Outbox {
         let mut queue = self.queue();
         let queue = &mut *queue;
         let Some(delivery) = delivery(&mut queue.deliveries, key) else { return false };
-        let may = delivery.state == Pace::Behind && delivery.channel.frames().join(at);
+        let may = delivery.pace == Pace::Behind && delivery.channel.frames().join(at);
         if may {
-            (delivery.state, delivery.was_live) = (Pace::Taking, true);
+            (delivery.pace, delivery.was_live) = (Pace::Taking, true);
             queue.taking.push_back(key);
         }
         may
@@ -306,7 +306,7 @@ impl Outbox {
         queue.forget_resuming(channel.name());
         if let Some(place) = place(&mut queue.deliveries, key) {
             place.delivery =
-                Some(Delivery { channel, cursor, state: Pace::Behind, lag_told: false, was_live: false });
+                Some(Delivery { channel, cursor, pace: Pace::Behind, lag_told: false, was_live: false });
             queue.behind.push_back(key);
         }
         ring(queue);
@@ -316,7 +316,7 @@ impl Outbox {
         let mut queue = self.queue();
         if place(&mut queue.deliveries, key).is_some() {
             let ended = queue.deliveries.remove(key.place);
-            if let Some(Delivery { channel, state: Pace::Taking, .. }) = ended.delivery {
+            if let Some(Delivery { channel, pace: Pace::Taking, .. }) = ended.delivery {
                 channel.frames().leave();
             }
             queue.taking.retain(|taking| *taking != key);
@@ -328,7 +328,7 @@ impl Outbox {
     /// Called by the channel, under its lock.
     pub(crate) fn go_live(&self, key: DeliveryKey) {
         if let Some(delivery) = delivery(&mut self.queue().deliveries, key) {
-            delivery.state = Pace::Live;
+            delivery.pace = Pace::Live;
             delivery.was_live = true;
         }
     }
@@ -339,13 +339,13 @@ impl Outbox {
         let mut guard = self.queue();
         let queue = &mut *guard;
         if let Some(delivery) = delivery(&mut queue.deliveries, key)
-            && delivery.state != Pace::Behind
+            && delivery.pace != Pace::Behind
         {
-            if delivery.state == Pace::Taking {
+            if delivery.pace == Pace::Taking {
                 delivery.channel.frames().leave();
                 queue.taking.retain(|taking| *taking != key);
             }
-            delivery.state = Pace::Behind;
+            delivery.pace = Pace::Behind;
             queue.behind.push_back(key);
         }
         ring(guard);
@@ -565,7 +565,7 @@ impl Queue {
             match took {
                 Took::Some => self.taking.push_back(key),
                 Took::All => {
-                    delivery.state = Pace::Live;
+                    delivery.pace = Pace::Live;
                     if std::mem::take(&mut delivery.lag_told) {
                         let lag = Lag { channel: channel.name().clone(), behind: 0 };
                         let bytes = codec.encode(&ServerFrame::Lag(lag));
@@ -573,7 +573,7 @@ impl Queue {
                     }
                 }
                 Took::Gone => {
-                    delivery.state = Pace::Behind;
+                    delivery.pace = Pace::Behind;
                     self.behind.push_back(key);
                 }
             }
