@@ -151,7 +151,8 @@ pub struct Node {
     leaving: CancellationToken,
 }
 
-/// A publish under way: its place, and whether the message was there already.
+/// A publish under way: its place, and whether the message was there already. What is left to do once the log has the
+/// message is done by who waits for this, or by a task of the node's if it is dropped.
 pub type Publishing = BoxFuture<'static, Result<(Cursor, bool), Refusal>>;
 
 impl Node {

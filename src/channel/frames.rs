@@ -13,7 +13,7 @@ use std::{
 use xpush_protocol::{Codec, Cursor, Epoch};
 use xpush_transports::{Lane, Outgoing};
 
-use super::{Encoded, ring::Memory};
+use super::{Encoded, SubscriberKey, ring::Memory};
 
 /// Of one channel.
 const FRAMES: usize = 1024;
@@ -34,11 +34,18 @@ struct Kept {
     /// Without a hole between them.
     frames: VecDeque<Frame>,
     bytes: usize,
-    /// Deliveries that take frames from here.
-    takers: usize,
+    /// The subscribers that take frames from here.
+    takers: Takers,
     /// No taker is further than this.
     taken: u64,
     memory: Memory,
+}
+
+/// Subscribers of the channel, a bit each: a publication that passes a thousand of them asks nobody whether it takes.
+#[derive(Default)]
+pub(super) struct Takers {
+    count: usize,
+    bits: Vec<u64>,
 }
 
 struct Frame {
@@ -60,45 +67,49 @@ pub(crate) enum Took {
 impl Frames {
     pub(super) fn new(memory: Memory) -> Self {
         let frames = VecDeque::new();
-        Self(Mutex::new(Kept { epoch: Epoch(0), top: 0, frames, bytes: 0, takers: 0, taken: 0, memory }))
+        let takers = Takers::default();
+        Self(Mutex::new(Kept { epoch: Epoch(0), top: 0, frames, bytes: 0, takers, taken: 0, memory }))
     }
 
-    /// The next frame of the channel, if somebody takes from here.
-    pub(super) fn note(&self, at: Cursor, encoded: &Arc<Encoded>) {
+    /// The next frame of the channel, if somebody takes from here. Gives who does, and so needs not be told of it: it
+    /// ends to take only once it has this frame, or misses one and reads the log.
+    pub(super) fn note(&self, at: Cursor, encoded: &Arc<Encoded>, takers: &mut Takers) {
         let mut kept = self.kept();
         // Nothing is kept for takers of whom each has missed something.
         if !kept.frames.is_empty() {
             kept.push(at, encoded);
         }
+        takers.copy(&kept.takers);
     }
 
     /// A delivery takes its frames from here, this one being the first.
-    pub(crate) fn begin(&self, at: Cursor, encoded: &Arc<Encoded>) {
+    pub(crate) fn begin(&self, taker: SubscriberKey, at: Cursor, encoded: &Arc<Encoded>) {
         let mut kept = self.kept();
-        kept.takers += 1;
+        kept.takers.add(taker);
         kept.push(at, encoded);
         kept.taken = kept.taken.max(at.offset - 1);
     }
 
     /// A delivery that stands here takes its frames from here, if those behind it are here.
-    pub(crate) fn join(&self, at: Cursor) -> bool {
+    pub(crate) fn join(&self, taker: SubscriberKey, at: Cursor) -> bool {
         let mut kept = self.kept();
         let is_here = kept.behind(at).is_some();
         if is_here {
-            kept.takers += 1;
+            kept.takers.add(taker);
             kept.taken = kept.taken.max(at.offset);
         }
         is_here
     }
 
     /// A delivery takes no more from here.
-    pub(crate) fn leave(&self) {
-        self.kept().leave();
+    pub(crate) fn leave(&self, taker: SubscriberKey) {
+        self.kept().leave(taker);
     }
 
     /// Takes frames behind a cursor, and moves it. `room`: bytes that may still be taken; one frame is, however large.
     pub(crate) fn take(
         &self,
+        taker: SubscriberKey,
         cursor: &mut Cursor,
         codec: Codec,
         lane: Lane,
@@ -107,7 +118,7 @@ impl Frames {
     ) -> Took {
         let mut kept = self.kept();
         let Some(behind) = kept.behind(*cursor) else {
-            kept.leave();
+            kept.leave(taker);
             return Took::Gone;
         };
         for frame in kept.frames.range(behind..) {
@@ -123,7 +134,7 @@ impl Frames {
         if cursor.offset < kept.top {
             return Took::Some;
         }
-        kept.leave();
+        kept.leave(taker);
         Took::All
     }
 
@@ -144,6 +155,31 @@ impl Frames {
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Takers {
+    pub(super) fn contains(&self, SubscriberKey(place): SubscriberKey) -> bool {
+        self.count > 0 && self.bits.get(place / 64).is_some_and(|bits| bits & (1 << (place % 64)) != 0)
+    }
+
+    fn add(&mut self, SubscriberKey(place): SubscriberKey) {
+        if self.bits.len() <= place / 64 {
+            self.bits.resize(place / 64 + 1, 0);
+        }
+        self.bits[place / 64] |= 1 << (place % 64);
+        self.count += 1;
+    }
+
+    fn remove(&mut self, SubscriberKey(place): SubscriberKey) {
+        self.bits[place / 64] &= !(1 << (place % 64));
+        self.count -= 1;
+    }
+
+    fn copy(&mut self, of: &Self) {
+        self.count = of.count;
+        self.bits.clear();
+        self.bits.extend_from_slice(&of.bits);
     }
 }
 
@@ -186,11 +222,12 @@ impl Kept {
         }
     }
 
-    fn leave(&mut self) {
-        self.takers -= 1;
-        if self.takers == 0 {
+    fn leave(&mut self, taker: SubscriberKey) {
+        self.takers.remove(taker);
+        if self.takers.count == 0 {
             self.clear();
             self.frames = VecDeque::new();
+            self.takers = Takers::default();
         }
     }
 

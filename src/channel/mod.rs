@@ -26,7 +26,10 @@ pub(crate) use frames::{Frames, Took};
 pub use table::Channels;
 pub(crate) use table::PRESENCE_EVENTS_LIMIT;
 
-use self::ring::{Memory, Ring};
+use self::{
+    frames::Takers,
+    ring::{Memory, Ring},
+};
 use crate::{
     log::{Extent, From, Log, LogError, Page, Query},
     namespace::{Policy, Retention},
@@ -69,6 +72,8 @@ struct State {
     /// subscriptions began with different ones.
     epoch_told: bool,
     subscribers: Slab<Subscriber>,
+    /// Who takes the frame that is handed out just now. Room that is used again.
+    takers: Takers,
     early: BTreeMap<u64, Early>,
     /// Since when `early` waits for a publication that did not come.
     hole_since: Option<Instant>,
@@ -387,9 +392,11 @@ impl Channel {
         let told = state.epoch_told.then_some(epoch);
         let encoded = Arc::new(Encoded::publication(self.name.clone(), told, Arc::clone(publication)));
         let at = Cursor { epoch, offset };
-        self.frames.note(at, &encoded);
-        for (_, subscriber) in &state.subscribers {
-            subscriber.outbox.push_live(subscriber.delivery, at, &encoded);
+        self.frames.note(at, &encoded, &mut state.takers);
+        for (place, subscriber) in &state.subscribers {
+            if !state.takers.contains(SubscriberKey(place)) {
+                subscriber.outbox.push_live(subscriber.delivery, at, &encoded);
+            }
         }
     }
 

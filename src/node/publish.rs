@@ -1,10 +1,17 @@
 //! The way of a publication through this node: into its log's line, and once the log has it, to the subscribers, the
 //! other nodes and the inboxes of its channel's members.
 
-use std::sync::Arc;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
-use futures_util::{FutureExt as _, future::ready};
-use tokio::time::Instant;
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, ready},
+};
+use tokio::{runtime::Handle, time::Instant};
 use tracing::trace;
 use xpush_protocol::{ChannelName, Cursor, ErrorCode};
 
@@ -52,14 +59,13 @@ impl Node {
         };
         let Some(told) = told else { return Ok(publishing) };
         let node = Arc::clone(self);
-        Ok(async move {
+        Ok(self.carry_on(async move {
             let published = publishing.await?;
             if let (cursor, false) = published {
                 node.told_of(told, cursor.offset);
             }
             Ok(published)
-        }
-        .boxed())
+        }))
     }
 
     /// Whether the members of the channel hear of its messages in their inboxes.
@@ -110,18 +116,24 @@ impl Node {
         let carried = log.carries();
         let mut pending = log.append(channel, draft).await?;
         let (node, channel) = (Arc::clone(self), channel.clone());
-        // It may have answered already; what waits for a disk is no longer its publisher's alone.
+        // It may have answered already.
         if let Some(appended) = (&mut pending).now_or_never() {
             return Ok(ready(node.published(&channel, began, appended, carried)).boxed());
         }
-        let task = self.publishing.spawn(async move {
+        Ok(self.carry_on(async move {
             let appended = pending.await;
             drop(until_appended);
             node.published(&channel, began, appended, carried)
-        });
-        let lost =
-            |error| Refusal::new(ErrorCode::Internal, format!("the publish was not finished: {error}"));
-        Ok(async move { task.await.unwrap_or_else(|error| Err(lost(error))) }.boxed())
+        }))
+    }
+
+    /// What waits for a disk is no longer its publisher's alone: whoever waits for it does the rest, and a task of the
+    /// node's where nobody does any more.
+    fn carry_on(
+        self: &Arc<Self>,
+        publishing: impl Future<Output = Result<(Cursor, bool), Refusal>> + Send + 'static,
+    ) -> Publishing {
+        UnderWay { node: Arc::clone(self), rest: Some(publishing.boxed()) }.boxed()
     }
 
     /// What is left to do once the log has answered: the publication is on its way to the subscribers.
@@ -151,5 +163,34 @@ impl Node {
             self.announce(Carried::Publication { channel: channel.clone(), epoch, publication });
         }
         Ok((cursor, false))
+    }
+}
+
+/// A publication that is on its way, and gets there: with a task for each it would be woken twice.
+struct UnderWay {
+    node: Arc<Node>,
+    /// `None`: it is done.
+    rest: Option<BoxFuture<'static, Result<(Cursor, bool), Refusal>>>,
+}
+
+impl Future for UnderWay {
+    type Output = Result<(Cursor, bool), Refusal>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(rest) = &mut self.rest else { return Poll::Pending };
+        let published = std::task::ready!(rest.poll_unpin(cx));
+        self.rest = None;
+        Poll::Ready(published)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        // Without a runtime the process is at its end.
+        if let Some(rest) = self.rest.take()
+            && Handle::try_current().is_ok()
+        {
+            self.node.publishing.spawn(rest);
+        }
     }
 }

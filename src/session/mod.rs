@@ -189,7 +189,7 @@ fn finish(done: Done, outbox: &Outbox, in_flight: &mut InFlight) {
             None => return in_flight.push(later),
         },
     };
-    answer.iter().for_each(|answer| outbox.push_answer(answer));
+    outbox.answer(answer);
 }
 
 /// A session whose connection is over.
@@ -228,7 +228,7 @@ fn run<'a>(
         };
         // What is under way is awaited: the client may still be there to hear the answers.
         while let Some(answer) = in_flight.next().await {
-            answer.iter().for_each(|answer| outbox.push_answer(answer));
+            outbox.answer(answer);
         }
         session.broke |= ended.is_none();
         let farewell =
@@ -293,6 +293,17 @@ impl InFlight {
     /// `None`: there is none.
     async fn next(&mut self) -> Option<Option<ServerFrame>> {
         self.0.as_mut()?.next().await
+    }
+
+    /// Does something, however long it takes, while these go on: what they publish waits for nothing else.
+    async fn beside<T>(&mut self, mut doing: BoxFuture<'_, T>, outbox: &Outbox) -> T {
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut doing => return done,
+                Some(answer) = self.next() => outbox.answer(answer),
+            }
+        }
     }
 }
 
@@ -374,7 +385,7 @@ impl Session {
                         () = &mut cancelled => Next::Over(Farewell::new(CloseCode::Draining, "the node is stopping")),
                         () = outbox.attention() => outbox.farewell().map_or(Next::Look, Next::Over),
                         Some(answer) = in_flight.next(), if in_flight.len() > 0 => {
-                            answer.iter().for_each(|answer| outbox.push_answer(answer));
+                            outbox.answer(answer);
                             Next::Answered
                         }
                         () = expiry.over() => Next::Expired,
@@ -392,7 +403,9 @@ impl Session {
                     Next::Frame(frame) => {
                         match self.begin(&frame, &outbox, in_flight) {
                             Begun::Done => {}
-                            Begun::First(first) => finish(first.await, &outbox, in_flight),
+                            Begun::First(first) => {
+                                finish(in_flight.beside(first, &outbox).await, &outbox, in_flight);
+                            }
                             Begun::Over(farewell) => return farewell,
                         }
                         // Frames may be there without end, and nothing that is done with one need ever wait.
@@ -400,12 +413,15 @@ impl Session {
                     }
                     Next::Answered => {}
                     Next::Look => {
-                        Box::pin(self.end_failed()).await;
-                        if let Some(farewell) = Box::pin(self.recheck()).await {
+                        let look = async {
+                            self.end_failed().await;
+                            self.recheck().await
+                        };
+                        if let Some(farewell) = in_flight.beside(look.boxed(), &outbox).await {
                             return farewell;
                         }
                     }
-                    Next::Expired => Box::pin(self.expire()).await,
+                    Next::Expired => in_flight.beside(self.expire().boxed(), &outbox).await,
                     Next::Closed(closed) => {
                         self.broke = !matches!(closed, Closed::ByPeer { code: CloseCode::Normal, .. });
                         return closed.farewell();

@@ -19,7 +19,7 @@ use xpush_protocol::{ChannelName, Codec, Cursor, Lag, ServerFrame};
 use xpush_transports::{Farewell, Lane, Outgoing};
 
 use super::recheck::{Recheck, Rechecks};
-use crate::channel::{Channel, Encoded, Took};
+use crate::channel::{Channel, Encoded, SubscriberKey, Took};
 
 /// Live publications that may wait. From there on a subscription takes its frames from the channel, which keeps each once
 /// for all; and from the log, if it does not keep up with that either.
@@ -101,6 +101,8 @@ struct Place {
 /// How far one subscription got.
 struct Delivery {
     channel: Arc<Channel>,
+    /// Its place in the channel.
+    subscriber: SubscriberKey,
     /// Behind the last publication that was queued for the wire.
     cursor: Cursor,
     pace: Pace,
@@ -153,13 +155,20 @@ impl Outbox {
 
     /// Queues the answer to a command. The caller asked for room first.
     pub(super) fn push_answer(&self, frame: &ServerFrame) {
-        let answer = self.answer(frame);
+        let answer = self.outgoing(frame);
         let mut queue = self.queue();
         queue.answers.push_back(answer);
         ring(queue);
     }
 
-    fn answer(&self, frame: &ServerFrame) -> Outgoing {
+    /// As `push_answer`, if there is one.
+    pub(super) fn answer(&self, answer: Option<ServerFrame>) {
+        if let Some(answer) = answer {
+            self.push_answer(&answer);
+        }
+    }
+
+    fn outgoing(&self, frame: &ServerFrame) -> Outgoing {
         // Where the wire itself took the session to this node, that it goes on as before is no news.
         let lane = match frame {
             ServerFrame::Connected(connected) if connected.id == 0 => Lane::Aside,
@@ -232,7 +241,8 @@ impl Outbox {
         let Some(delivery) = delivery(&mut queue.deliveries, key) else { return };
         match delivery.pace {
             Pace::Live => {}
-            // The writing side was rung for what is there, and looks until it has all.
+            // It began to since the channel looked. The writing side was rung for what is there, and looks until it has
+            // all.
             Pace::Taking => return,
             // It may have found nothing in the log the last time that it looked.
             Pace::Behind => return ring(guard),
@@ -244,7 +254,7 @@ impl Outbox {
         if queue.live.len() >= LIVE_CAPACITY
             || queue.live_bytes + bytes.len() > LIVE_BYTES && !queue.live.is_empty()
         {
-            delivery.channel.frames().begin(cursor, frame);
+            delivery.channel.frames().begin(delivery.subscriber, cursor, frame);
             delivery.pace = Pace::Taking;
             queue.taking.push_back(key);
         } else {
@@ -261,7 +271,7 @@ impl Outbox {
         let mut queue = self.queue();
         let queue = &mut *queue;
         let Some(delivery) = delivery(&mut queue.deliveries, key) else { return false };
-        let may = delivery.pace == Pace::Behind && delivery.channel.frames().join(at);
+        let may = delivery.pace == Pace::Behind && delivery.channel.frames().join(delivery.subscriber, at);
         if may {
             (delivery.pace, delivery.was_live) = (Pace::Taking, true);
             queue.taking.push_back(key);
@@ -297,16 +307,17 @@ impl Outbox {
         &self,
         key: DeliveryKey,
         channel: Arc<Channel>,
+        subscriber: SubscriberKey,
         cursor: Cursor,
         answer: &ServerFrame,
     ) {
-        let answer = self.answer(answer);
+        let answer = self.outgoing(answer);
         let mut queue = self.queue();
         queue.answers.push_back(answer);
         queue.forget_resuming(channel.name());
         if let Some(place) = place(&mut queue.deliveries, key) {
-            place.delivery =
-                Some(Delivery { channel, cursor, pace: Pace::Behind, lag_told: false, was_live: false });
+            let (pace, lag_told, was_live) = (Pace::Behind, false, false);
+            place.delivery = Some(Delivery { channel, subscriber, cursor, pace, lag_told, was_live });
             queue.behind.push_back(key);
         }
         ring(queue);
@@ -316,8 +327,8 @@ impl Outbox {
         let mut queue = self.queue();
         if place(&mut queue.deliveries, key).is_some() {
             let ended = queue.deliveries.remove(key.place);
-            if let Some(Delivery { channel, pace: Pace::Taking, .. }) = ended.delivery {
-                channel.frames().leave();
+            if let Some(Delivery { channel, subscriber, pace: Pace::Taking, .. }) = ended.delivery {
+                channel.frames().leave(subscriber);
             }
             queue.taking.retain(|taking| *taking != key);
             queue.behind.retain(|behind| *behind != key);
@@ -342,7 +353,7 @@ impl Outbox {
             && delivery.pace != Pace::Behind
         {
             if delivery.pace == Pace::Taking {
-                delivery.channel.frames().leave();
+                delivery.channel.frames().leave(delivery.subscriber);
                 queue.taking.retain(|taking| *taking != key);
             }
             delivery.pace = Pace::Behind;
@@ -558,9 +569,9 @@ impl Queue {
             && let Some(key) = self.taking.pop_front()
         {
             let Some(delivery) = delivery(&mut self.deliveries, key) else { continue };
-            let Delivery { channel, cursor, .. } = delivery;
+            let Delivery { channel, subscriber, cursor, .. } = delivery;
             let before = batch.len();
-            let took = channel.frames().take(cursor, codec, channel.lane(), &mut room, batch);
+            let took = channel.frames().take(*subscriber, cursor, codec, channel.lane(), &mut room, batch);
             self.delivered += (batch.len() - before) as u64;
             match took {
                 Took::Some => self.taking.push_back(key),

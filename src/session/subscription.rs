@@ -31,9 +31,10 @@ impl Subscription {
 
     /// Takes the session out of the fan-out; its presence is another matter.
     pub(super) fn end(self, node: &Node, outbox: &Outbox) {
+        // First: the place in the channel is another's as soon as it is given back.
+        outbox.end(self.delivery);
         node.channels.leave(&self.channel, self.subscriber);
         node.unlisten(self.channel.name());
-        outbox.end(self.delivery);
     }
 }
 
@@ -117,7 +118,7 @@ impl Session {
             ephemeral: policy.retention.is_ephemeral(),
             occupancy,
         });
-        self.outbox.begin(delivery, channel, start.cursor, &answer);
+        self.outbox.begin(delivery, channel, subscriber, start.cursor, &answer);
         if node.changes() != changes {
             // The right may have been taken while nobody could have told this subscription.
             self.outbox.ask_recheck(&Recheck::Channel(name.clone()));

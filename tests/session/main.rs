@@ -9,6 +9,7 @@ mod members;
 mod messages;
 mod outage;
 mod people;
+mod publishing;
 mod rights;
 mod stores;
 

@@ -137,9 +137,15 @@ async fn who_comes_in_while_the_directory_is_away_is_looked_at_when_it_is_back()
 }
 
 /// Says yes to one call after the other, as it is let.
-struct Held {
-    called: Semaphore,
-    go: Semaphore,
+pub(crate) struct Held {
+    pub(crate) called: Semaphore,
+    pub(crate) go: Semaphore,
+}
+
+impl Held {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { called: Semaphore::new(0), go: Semaphore::new(0) })
+    }
 }
 
 impl Dial for Held {
@@ -164,7 +170,7 @@ async fn who_was_let_in_unchecked_and_held_up_by_a_webhook_is_looked_at_when_it_
     let policy = serde_json::json!({ "webhooks": [webhook] });
     directory.update_app(&AppId::default(), None, None, policy.as_object().cloned()).await.unwrap();
     node.node.webhooks.load(directory).await.unwrap();
-    let held = Arc::new(Held { called: Semaphore::new(0), go: Semaphore::new(0) });
+    let held = Held::new();
     node.node.webhooks.dial_by(Arc::clone(&held) as Arc<dyn Dial>);
 
     let connect = |user: &str| {

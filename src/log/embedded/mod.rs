@@ -30,7 +30,7 @@ use xpush_protocol::{ChannelName, Epoch};
 use self::{
     retention::Retention,
     store::{Directory, Store},
-    writer::{Append, Redaction, Request, Writer},
+    writer::{Append, Redaction, Reply, Request, Writer},
 };
 use super::{Extent, KeepByNamespace, Log, LogError, Page, Pending, Query};
 use crate::publication::Draft;
@@ -48,7 +48,9 @@ const READERS: usize = 16;
 pub struct Embedded {
     shared: Arc<Shared>,
     epoch: Epoch,
-    requests: mpsc::SyncSender<Request>,
+    /// `places` bounds it. With a bound of its own it would be a ring of so many slots, through which the few that wait
+    /// would wander, always in memory that no cache has.
+    requests: mpsc::Sender<Request>,
     /// The places in the line, in bytes.
     places: Arc<Semaphore>,
     readers: Semaphore,
@@ -68,8 +70,7 @@ impl Embedded {
         let epoch = directory.epoch;
         let store = Store::open(&directory)?;
         let shared = Arc::new(Shared { store: RwLock::new(Some(store)) });
-        // A place takes APPEND_BYTES at least, so all who have one fit in, and `Close` beside them.
-        let (requests, line) = mpsc::sync_channel(LINE_BYTES / APPEND_BYTES + 1);
+        let (requests, line) = mpsc::channel();
         let writer = Writer::new(shared.clone(), directory, line, Retention::new(keep));
         let writer =
             thread::Builder::new().name("log".into()).spawn(move || writer.run()).map_err(|error| {
@@ -108,8 +109,9 @@ impl Embedded {
         let bytes = (APPEND_BYTES + draft.payload.len()).min(LINE_BYTES);
         let place = self.places.clone().acquire_many_owned(bytes as u32).await.map_err(|_| closed())?;
         let (reply, answer) = oneshot::channel();
-        let append = Append { channel: channel.clone(), draft, reply, _place: place };
-        self.requests.try_send(Request::Append(append)).map_err(|_| closed())?;
+        let reply = Reply { reply, _place: place };
+        let append = Append { channel: channel.clone(), draft, reply };
+        self.requests.send(Request::Append(append)).map_err(|_| closed())?;
         Ok(async move { answer.await.unwrap_or_else(|_| Err(closed())) }.boxed())
     }
 
@@ -118,7 +120,7 @@ impl Embedded {
             self.places.clone().acquire_many_owned(APPEND_BYTES as u32).await.map_err(|_| closed())?;
         let (reply, answer) = oneshot::channel();
         let redaction = Redaction { channel: channel.clone(), offset, reply, _place: place };
-        self.requests.try_send(Request::Redact(redaction)).map_err(|_| closed())?;
+        self.requests.send(Request::Redact(redaction)).map_err(|_| closed())?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 

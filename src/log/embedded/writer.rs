@@ -52,6 +52,11 @@ const STABLE: Duration = Duration::from_secs(60);
 pub(super) struct Append {
     pub(super) channel: ChannelName,
     pub(super) draft: Draft,
+    pub(super) reply: Reply,
+}
+
+/// Who waits for it.
+pub(super) struct Reply {
     pub(super) reply: oneshot::Sender<Result<Appended, LogError>>,
     /// Its place in the line, until it is answered.
     pub(super) _place: OwnedSemaphorePermit,
@@ -89,7 +94,7 @@ struct Commit {
     /// Offsets of this commit by message key: a retry may come while the first one is under way.
     offsets: HashMap<Vec<u8>, u64>,
     appended: HashMap<ChannelName, u64>,
-    replies: Vec<(Append, Appended)>,
+    replies: Vec<(Reply, Appended)>,
 }
 
 impl Writer {
@@ -138,7 +143,7 @@ impl Writer {
                 }
             }
             if let Err(error) = self.get_ready() {
-                waiting.drain(..).for_each(|append| append.answer(Err(error.clone())));
+                waiting.drain(..).for_each(|append| append.reply.answer(Err(error.clone())));
                 redactions.drain(..).for_each(|redaction| redaction.answer(Err(error.clone())));
                 continue;
             }
@@ -180,7 +185,7 @@ impl Writer {
         let store = shared.store.read().unwrap_or_else(PoisonError::into_inner);
         let Some(store) = store.as_ref() else {
             // `get_ready` saw to it.
-            waiting.into_iter().for_each(|append| append.answer(Err(super::closed())));
+            waiting.into_iter().for_each(|append| append.reply.answer(Err(super::closed())));
             return;
         };
         let mut commit = Commit {
@@ -189,11 +194,11 @@ impl Writer {
             appended: HashMap::new(),
             replies: Vec::with_capacity(waiting.len()),
         };
-        for append in waiting {
-            match self.place(store, &mut commit, &append.channel, &append.draft) {
-                Ok(Placed::InThisCommit(appended)) => commit.replies.push((append, appended)),
-                Ok(Placed::Before(cursor)) => append.answer(Ok(Appended::Duplicate(cursor))),
-                Err(error) => append.answer(Err(error)),
+        for Append { channel, draft, reply } in waiting {
+            match self.place(store, &mut commit, &channel, draft) {
+                Ok(Placed::InThisCommit(appended)) => commit.replies.push((reply, appended)),
+                Ok(Placed::Before(cursor)) => reply.answer(Ok(Appended::Duplicate(cursor))),
+                Err(error) => reply.answer(Err(error)),
             }
         }
         if commit.replies.is_empty() {
@@ -211,11 +216,11 @@ impl Writer {
         }
         match commit.batch.commit() {
             Ok(()) => {
-                commit.replies.into_iter().for_each(|(append, appended)| append.answer(Ok(appended)));
+                commit.replies.into_iter().for_each(|(reply, appended)| reply.answer(Ok(appended)));
             }
             Err(error) => {
                 let error = self.fail(&error);
-                commit.replies.into_iter().for_each(|(append, _)| append.answer(Err(error.clone())));
+                commit.replies.into_iter().for_each(|(reply, _)| reply.answer(Err(error.clone())));
             }
         }
     }
@@ -226,7 +231,7 @@ impl Writer {
         store: &Store,
         commit: &mut Commit,
         channel: &ChannelName,
-        draft: &Draft,
+        draft: Draft,
     ) -> Result<Placed, LogError> {
         let epoch = self.directory.epoch;
         let key = record::message_key(channel, draft.publisher.as_str(), &draft.message_id);
@@ -244,12 +249,12 @@ impl Writer {
         commit.batch.insert(
             &store.publications,
             record::publication_key(channel, offset),
-            record::encode(draft),
+            record::encode(&draft),
         );
         commit.batch.insert(&store.messages, key.as_slice(), record::encode_offset(offset));
         commit.offsets.insert(key, offset);
         *commit.appended.entry(channel.clone()).or_default() += 1;
-        let publication = Arc::new(draft.clone().into_publication(offset));
+        let publication = Arc::new(draft.into_publication(offset));
         Ok(Placed::InThisCommit(Appended::New { epoch, publication }))
     }
 
@@ -342,7 +347,7 @@ enum Placed {
     Before(Cursor),
 }
 
-impl Append {
+impl Reply {
     fn answer(self, answer: Result<Appended, LogError>) {
         // Nobody listens if the caller dropped its future. The publication stands all the same.
         let _ = self.reply.send(answer);

@@ -37,6 +37,7 @@ struct Reader {
     outbox: Arc<Outbox>,
     key: DeliveryKey,
     channel: Arc<Channel>,
+    subscriber: SubscriberKey,
 }
 
 impl Reader {
@@ -49,11 +50,12 @@ impl Reader {
         let (outbox, channels) = (Arc::new(Outbox::new(Codec::Json)), Channels::default());
         let key = outbox.reserve();
         let name = "live:a".parse().unwrap();
-        let (channel, _) = channels.enter(&name, &policy, &log, |channel| channel.add(&outbox, key, false));
+        let (channel, subscriber) =
+            channels.enter(&name, &policy, &log, |channel| channel.add(&outbox, key, false));
         channel.delivered().await.unwrap();
         // The log's own epoch is of no interest here.
         channel.begin_at(at(0));
-        let reader = Self { outbox, key, channel };
+        let reader = Self { outbox, key, channel, subscriber };
         assert!(reader.begin(at(0)));
         reader
     }
@@ -62,14 +64,14 @@ impl Reader {
     fn another(&self) -> Self {
         let outbox = Arc::new(Outbox::new(Codec::Json));
         let key = outbox.reserve();
-        self.channel.add(&outbox, key, false);
-        Self { outbox, key, channel: Arc::clone(&self.channel) }
+        let subscriber = self.channel.add(&outbox, key, false);
+        Self { outbox, key, channel: Arc::clone(&self.channel), subscriber }
     }
 
     /// Whether it needs nothing from the log.
     fn begin(&self, cursor: Cursor) -> bool {
         let answer = ServerFrame::Pong(Pong { id: 1 });
-        self.outbox.begin(self.key, Arc::clone(&self.channel), cursor, &answer);
+        self.outbox.begin(self.key, Arc::clone(&self.channel), self.subscriber, cursor, &answer);
         let begun = self.take();
         assert_eq!(begun.behind.map(|behind| behind.cursor), Some(cursor));
         self.channel.try_go_live(&self.outbox, self.key, cursor) || self.outbox.take_frames(self.key, cursor)
@@ -79,6 +81,11 @@ impl Reader {
         for offset in offsets {
             self.channel.deliver(EPOCH, &Arc::new(publication(offset)));
         }
+    }
+
+    /// Whether somebody who stands there could take frames.
+    fn frames_are_kept(&self, offset: u64) -> bool {
+        self.channel.frames().join(self.subscriber, at(offset))
     }
 
     fn take(&self) -> Batch {
@@ -133,7 +140,7 @@ async fn who_does_not_keep_up_for_a_moment_gets_each_frame_once_and_in_order() {
     offsets.extend(reader.take_all());
     assert_eq!(offsets, (1..=4000).collect::<Vec<_>>());
     // It keeps up again, and the frames are gone.
-    assert!(!reader.channel.frames().join(at(3999)));
+    assert!(!reader.frames_are_kept(3999));
     reader.deliver([4001]);
     assert_eq!(reader.take_all(), [4001]);
 }
@@ -149,7 +156,7 @@ async fn who_is_too_slow_for_the_frames_reads_on_from_the_log_where_it_stopped()
             assert_eq!(quick.take_all(), (n - 9..=n).collect::<Vec<_>>());
         }
     }
-    assert!(!reader.channel.frames().join(at(2999)), "nothing is kept for who has missed some of it");
+    assert!(!reader.frames_are_kept(2999), "nothing is kept for who has missed some of it");
     let batch = reader.take();
     let got = batch.offsets();
     assert_eq!(got, (1..=got.len() as u64).collect::<Vec<_>>());
@@ -182,7 +189,37 @@ async fn who_ends_while_it_takes_frames_takes_none_and_keeps_none() {
     assert_eq!(rest, (1..=rest.len() as u64).collect::<Vec<_>>());
     assert!(rest.len() < 200);
     assert_eq!(other.take_all(), (1..=200).collect::<Vec<_>>());
-    assert!(!reader.channel.frames().join(at(199)));
+    assert!(!reader.frames_are_kept(199));
+}
+
+#[tokio::test]
+async fn a_publication_passes_who_takes_frames_and_nobody_else() {
+    let first = Reader::first().await;
+    let others: Vec<_> = (0..200).map(|_| first.another()).collect();
+    assert!(others.iter().all(|other| other.begin(at(0))));
+    first.deliver(1..=100);
+    // Each third has all and is live again, each third has some, and the others are to take yet.
+    let mut got: Vec<Vec<u64>> = Vec::new();
+    for (n, other) in others.iter().enumerate() {
+        got.push(match n % 3 {
+            0 => other.take_all(),
+            1 => other.take().offsets(),
+            _ => Vec::new(),
+        });
+    }
+    // Who has the place of one that ended while it took frames is told of what comes, as anybody.
+    first.outbox.end(first.key);
+    first.channel.remove(first.subscriber);
+    let next = first.another();
+    assert_eq!(next.subscriber, first.subscriber);
+    assert!(next.begin(at(100)));
+    assert!(next.take_all().is_empty());
+    first.deliver([101]);
+    assert_eq!(next.take_all(), [101]);
+    for (other, mut got) in others.iter().zip(got) {
+        got.extend(other.take_all());
+        assert_eq!(got, (1..=101).collect::<Vec<_>>());
+    }
 }
 
 #[tokio::test]
