@@ -47,12 +47,23 @@ const DRAIN_POLL: Duration = Duration::from_millis(50);
 pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let config = cli::config::of_server(&args)?;
     let level = start_log(&config)?;
+    use_small_pages();
     let access = config.access()?;
     let running = Running::start(&config, access, level).await?;
     // Who starts a server need not read what it says.
     let _ = cli::print(&running.banner);
     running.until_stopped().await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A server's memory is many small pieces that come and go. In pages of 2 MiB, which Linux gives where it may, it keeps and
+/// clears more than it uses: 5.1 KiB instead of 4.7 for an idle connection, and a tenth of the time of a durable message
+/// (`docs/PERFORMANCE.md`).
+fn use_small_pages() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "huge pages can't be turned off");
+    }
 }
 
 fn start_log(config: &Config) -> anyhow::Result<Level> {

@@ -65,12 +65,15 @@ pub(crate) fn take_lock(path: &Path) -> Result<File, DiskError> {
 }
 
 /// Lets fjall's workers catch up before they must.
-pub(crate) fn catch_up(db: &Database, keyspaces: &[&Keyspace]) -> fjall::Result<()> {
-    let behind = |keyspace: &&Keyspace| {
+pub(crate) fn catch_up<'a>(
+    db: &Database,
+    keyspaces: impl Iterator<Item = &'a Keyspace> + Clone,
+) -> fjall::Result<()> {
+    let behind = |keyspace: &Keyspace| {
         keyspace.sealed_memtable_count() >= MAX_SEALED_MEMTABLES
             || keyspace.l0_table_count() >= MAX_UNMERGED_TABLES
     };
-    while keyspaces.iter().any(behind) {
+    while keyspaces.clone().any(behind) {
         // Writes nothing; it fails if a worker has failed.
         db.persist(PersistMode::Buffer)?;
         thread::sleep(CATCH_UP_INTERVAL);

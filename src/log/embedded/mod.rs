@@ -70,6 +70,7 @@ impl Embedded {
         let epoch = directory.epoch;
         let store = Store::open(&directory)?;
         let shared = Arc::new(Shared { store: RwLock::new(Some(store)) });
+        #[allow(clippy::disallowed_methods, reason = "`places` bounds it")]
         let (requests, line) = mpsc::channel();
         let writer = Writer::new(shared.clone(), directory, line, Retention::new(keep));
         let writer =

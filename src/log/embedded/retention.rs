@@ -171,12 +171,12 @@ fn trim(
         if offset >= kept_by_count && header.time >= kept_by_age {
             break;
         }
-        gone.push((record::message_key(channel, header.publisher, &header.message_id), key));
+        gone.push((store.place_of_id(channel, &header), key));
         first = offset + 1;
     }
     // Only now, when nothing can fail any more: half of it would be a hole.
-    for (message, publication) in gone {
-        batch.remove(&store.messages, message);
+    for (id, publication) in gone {
+        store.forget(batch, id);
         batch.remove(&store.publications, publication);
     }
     if first > extent.first {

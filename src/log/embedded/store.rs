@@ -10,15 +10,17 @@ use std::{
     sync::Arc,
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use fjall::{
+    Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch as WriteBatch, PersistMode, Readable,
+};
 use tracing::warn;
 use xpush_protocol::{ChannelName, Epoch};
 
 use super::{
     super::{Extent, From, LogError, Page, Query},
-    record::{self, Trimmed},
+    record::{self, Header, MessageKey, Trimmed},
 };
-use crate::disk::{DiskError, describe, journal, take_lock};
+use crate::disk::{self, DiskError, describe, journal, take_lock};
 
 /// The newest format that this version knows, and the one that it writes.
 const FORMAT: u32 = 1;
@@ -71,13 +73,21 @@ impl Directory {
     }
 }
 
+/// Under which keys the offset of a message may be.
+pub(super) struct PlaceOfId {
+    key: MessageKey,
+    old: Option<Vec<u8>>,
+}
+
 /// An open database.
 pub(super) struct Store {
     pub(super) db: Database,
     /// Publications by channel and offset.
     pub(super) publications: Keyspace,
-    /// Offsets by channel, message id and publisher.
-    pub(super) messages: Keyspace,
+    /// Offsets by message.
+    ids: Keyspace,
+    /// Of a store that an older version wrote to: offsets by channel, message id and publisher in full.
+    old_ids: Option<Keyspace>,
     /// What was trimmed, by channel.
     pub(super) channels: Keyspace,
     epoch: Epoch,
@@ -103,9 +113,12 @@ impl Store {
     fn open_database(path: &Path, epoch: Epoch) -> fjall::Result<Self> {
         let db = Database::builder(path).cache_size(CACHE_BYTES).worker_threads(WORKERS).open()?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        let old_ids =
+            if db.keyspace_exists("messages") { Some(db.keyspace("messages", options)?) } else { None };
         Ok(Self {
             publications: db.keyspace("publications", options)?,
-            messages: db.keyspace("messages", options)?,
+            ids: db.keyspace("ids", options)?,
+            old_ids,
             channels: db.keyspace("channels", options)?,
             db,
             epoch,
@@ -114,6 +127,46 @@ impl Store {
 
     pub(super) fn extent(&self, channel: &ChannelName) -> Result<Extent, LogError> {
         self.extent_in(&self.db.snapshot(), channel)
+    }
+
+    /// Where the message is, if it is there already.
+    pub(super) fn offset_of(
+        &self,
+        key: &MessageKey,
+        name: impl FnOnce() -> Vec<u8>,
+    ) -> Result<Option<u64>, LogError> {
+        let mut found = self.ids.get(key).map_err(|error| read_failed(&error))?;
+        if let (None, Some(old_ids)) = (&found, &self.old_ids) {
+            found = old_ids.get(name()).map_err(|error| read_failed(&error))?;
+        }
+        found.map(|bytes| record::decode_offset(&bytes)).transpose()
+    }
+
+    pub(super) fn note_offset(&self, batch: &mut WriteBatch, key: MessageKey, offset: u64) {
+        batch.insert(&self.ids, key, record::encode_offset(offset));
+    }
+
+    /// What `forget` needs to know of a message.
+    pub(super) fn place_of_id(&self, channel: &ChannelName, header: &Header<'_>) -> PlaceOfId {
+        let Header { publisher, message_id, .. } = header;
+        PlaceOfId {
+            key: record::message_key(channel, publisher, message_id),
+            old: self.old_ids.as_ref().map(|_| record::message_name(channel, publisher, message_id)),
+        }
+    }
+
+    /// The message is no longer there, and comes anew if it is sent again.
+    pub(super) fn forget(&self, batch: &mut WriteBatch, PlaceOfId { key, old }: PlaceOfId) {
+        batch.remove(&self.ids, key);
+        if let (Some(old_ids), Some(old)) = (&self.old_ids, old) {
+            batch.remove(old_ids, old);
+        }
+    }
+
+    /// Lets fjall's workers catch up before they must.
+    pub(super) fn catch_up(&self) -> fjall::Result<()> {
+        let keyspaces = [&self.publications, &self.ids, &self.channels];
+        disk::catch_up(&self.db, keyspaces.into_iter().chain(&self.old_ids))
     }
 
     pub(super) fn read(&self, channel: &ChannelName, query: Query) -> Result<Page, LogError> {

@@ -17,7 +17,7 @@ use super::{
         Appended, From, Keep, KeepByNamespace, Log, LogError, Query,
         fixture::{append, channel, draft, keep, offsets},
     },
-    Embedded,
+    Embedded, record,
 };
 use crate::publication::Draft;
 
@@ -143,6 +143,43 @@ fn a_store_whose_making_was_cut_short_is_made_anew() {
     fs::remove_file(directory.path().join("STORE")).unwrap();
     drop(open(directory.path()).unwrap());
     assert!(directory.path().join("STORE").exists());
+}
+
+/// Puts the ids of the ten where a version before digests had them.
+fn as_of_before_digests(store: &Path) {
+    let db = fjall::Database::builder(store.join("database")).open().unwrap();
+    let open = |name| db.keyspace(name, fjall::KeyspaceCreateOptions::default).unwrap();
+    let (ids, messages) = (open("ids"), open("messages"));
+    for n in 1..=10 {
+        let (room, draft) = (channel("room:a"), draft("ann", n));
+        let publisher = draft.publisher.as_str();
+        ids.remove(record::message_key(&room, publisher, &draft.message_id)).unwrap();
+        let name = record::message_name(&room, publisher, &draft.message_id);
+        messages.insert(name, record::encode_offset(n)).unwrap();
+    }
+    assert!(ids.first_key_value().is_none());
+}
+
+#[tokio::test]
+async fn a_retry_finds_what_an_older_version_wrote() {
+    let directory = ten().await;
+    as_of_before_digests(directory.path());
+    let room = channel("room:a");
+    {
+        let log = open(directory.path()).unwrap();
+        let duplicate = append(&log, &room, draft("ann", 7)).await;
+        assert!(matches!(duplicate, Appended::Duplicate(cursor) if cursor.offset == 7));
+        for n in [11, 11, 12] {
+            append(&log, &room, draft("ann", n)).await;
+        }
+        assert_eq!(log.extent(&room).await.unwrap().top, 12);
+    }
+    // What is trimmed is forgotten, in either place.
+    let log = Embedded::open(directory.path(), keep("room", Keep { count: Some(1), age: None })).unwrap();
+    while log.extent(&room).await.unwrap().first < 12 {}
+    for (n, offset) in [(12, 12), (7, 13), (11, 14)] {
+        assert_eq!(append(&log, &room, draft("ann", n)).await.cursor().offset, offset);
+    }
 }
 
 #[tokio::test]

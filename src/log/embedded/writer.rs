@@ -21,9 +21,10 @@ use xpush_protocol::{ChannelName, Cursor};
 
 use super::{
     super::{Appended, Extent, LogError},
-    Shared, record,
+    Shared,
+    record::{self, MessageKey},
     retention::Retention,
-    store::{self, Directory, Store},
+    store::{Directory, Store},
 };
 use crate::{
     disk::{self, journal, probe},
@@ -92,7 +93,7 @@ struct Failure {
 struct Commit {
     batch: WriteBatch,
     /// Offsets of this commit by message key: a retry may come while the first one is under way.
-    offsets: HashMap<Vec<u8>, u64>,
+    offsets: HashMap<MessageKey, u64>,
     appended: HashMap<ChannelName, u64>,
     replies: Vec<(Reply, Appended)>,
 }
@@ -173,7 +174,7 @@ impl Writer {
         if self.failure.is_none() {
             let shared = self.shared.clone();
             let store = shared.store.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(Err(error)) = store.as_ref().map(catch_up) {
+            if let Some(Err(error)) = store.as_ref().map(Store::catch_up) {
                 return Err(self.fail(&error));
             }
         }
@@ -234,13 +235,15 @@ impl Writer {
         draft: Draft,
     ) -> Result<Placed, LogError> {
         let epoch = self.directory.epoch;
-        let key = record::message_key(channel, draft.publisher.as_str(), &draft.message_id);
+        let (publisher, message_id) = (draft.publisher.as_str(), &draft.message_id);
+        let key = record::message_key(channel, publisher, message_id);
         if let Some(offset) = commit.offsets.get(&key) {
             let cursor = Cursor { epoch, offset: *offset };
             return Ok(Placed::InThisCommit(Appended::Duplicate(cursor)));
         }
-        if let Some(bytes) = store.messages.get(&key).map_err(|error| store::read_failed(&error))? {
-            return Ok(Placed::Before(Cursor { epoch, offset: record::decode_offset(&bytes)? }));
+        let name = || record::message_name(channel, publisher, message_id);
+        if let Some(offset) = store.offset_of(&key, name)? {
+            return Ok(Placed::Before(Cursor { epoch, offset }));
         }
         let mut extent = self.extents.get(store, channel)?;
         extent.top += 1;
@@ -251,7 +254,7 @@ impl Writer {
             record::publication_key(channel, offset),
             record::encode(&draft),
         );
-        commit.batch.insert(&store.messages, key.as_slice(), record::encode_offset(offset));
+        store.note_offset(&mut commit.batch, key, offset);
         commit.offsets.insert(key, offset);
         *commit.appended.entry(channel.clone()).or_default() += 1;
         let publication = Arc::new(draft.into_publication(offset));
@@ -384,8 +387,4 @@ impl Extents {
         }
         self.recent.insert(channel.clone(), extent);
     }
-}
-
-fn catch_up(store: &Store) -> fjall::Result<()> {
-    disk::catch_up(&store.db, &[&store.publications, &store.messages, &store.channels])
 }

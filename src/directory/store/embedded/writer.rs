@@ -142,7 +142,7 @@ impl Writer {
             let shared = Arc::clone(&self.shared);
             let database = shared.database.read().unwrap_or_else(PoisonError::into_inner);
             let caught_up = database.as_ref().map(|database| {
-                catch_up(&database.db, &[&database.entries, &database.expiring, &database.meta])
+                catch_up(&database.db, [&database.entries, &database.expiring, &database.meta].into_iter())
             });
             if let Some(Err(error)) = caught_up {
                 return Err(self.fail(&error));
