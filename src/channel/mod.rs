@@ -384,7 +384,10 @@ impl Channel {
             state.ring.redact(deleted);
             self.frames.redact(deleted);
         }
-        state.ring.push(publication);
+        if matches!(self.policy.retention, Retention::Durable { .. }) {
+            // Of any other log, what is kept is in memory too, and read from there.
+            state.ring.push(publication);
+        }
         if state.subscribers.is_empty() {
             // Nor is there anybody who takes frames.
             return;

@@ -2,15 +2,16 @@
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
+    hash::{BuildHasher, RandomState},
     sync::Arc,
 };
 
 use tokio::time::Instant;
-use xpush_protocol::{Cursor, Epoch, MessageId};
+use xpush_protocol::{Cursor, Epoch};
 
 use crate::{
     log::{Appended, Extent, From, Keep, Page, Query},
-    publication::{Draft, Publication, Publisher},
+    publication::{Draft, Publication},
 };
 
 /// A retry comes at most so many messages of its channel later: where less is kept, the ids of so many are.
@@ -19,8 +20,7 @@ pub(super) const DEDUP_WINDOW: usize = 128;
 /// What a publication takes beside its payload: itself, its place, its names, and what the allocator adds.
 pub(super) const PUBLICATION_OVERHEAD: usize = 256;
 
-/// What it takes to know a message again, beside the text of its id: a place in a map, in its channel's line and in
-/// its shard's.
+/// What it takes to know a message again: a place in a map, in its channel's line and in its shard's.
 pub(super) const IDENTITY_OVERHEAD: usize = 160;
 
 /// Places for so many are kept free without asking.
@@ -44,7 +44,21 @@ struct Kept {
     publication: Arc<Publication>,
 }
 
-type Identity = (Publisher, MessageId);
+/// What a message is known by: a digest of its publisher and its id. By keys that nobody knows and of 128 bits, so two of
+/// a channel are the same as likely as never. The texts themselves would be looked for in memory that no cache has.
+pub(super) type Identity = [u64; 2];
+
+/// Makes identities, by keys of its own.
+#[derive(Default)]
+pub(super) struct Identifier([RandomState; 2]);
+
+impl Identifier {
+    /// `None`: nobody can send it again.
+    pub(super) fn of(&self, draft: &Draft) -> Option<Identity> {
+        let ids = (&draft.publisher, &draft.message_id);
+        draft.retriable.then(|| self.0.each_ref().map(|keys| keys.hash_one(ids)))
+    }
+}
 
 impl Channel {
     pub(super) fn new(epoch: Epoch, now: Instant) -> Self {
@@ -60,11 +74,17 @@ impl Channel {
     }
 
     /// One that is larger than `largest` is counted and known again, but not kept: the whole log would go for it.
-    pub(super) fn append(&mut self, draft: Draft, keep: Keep, now: Instant, largest: usize) -> Appended {
+    pub(super) fn append(
+        &mut self,
+        draft: Draft,
+        identity: Option<Identity>,
+        keep: Keep,
+        now: Instant,
+        largest: usize,
+    ) -> Appended {
         self.touched = now;
-        let identity = draft.retriable.then(|| (draft.publisher.clone(), draft.message_id.clone()));
-        if let Some(identity) = &identity {
-            match self.offsets.entry(identity.clone()) {
+        if let Some(identity) = identity {
+            match self.offsets.entry(identity) {
                 Entry::Occupied(entry) => {
                     return Appended::Duplicate(Cursor { epoch: self.epoch, offset: *entry.get() });
                 }
@@ -72,7 +92,7 @@ impl Channel {
             };
         }
         self.top += 1;
-        self.bytes += identity_bytes(identity.as_ref());
+        self.bytes += IDENTITY_OVERHEAD;
         self.identities.push_back(identity);
         let publication = Arc::new(draft.into_publication(self.top));
         let bytes = publication_bytes(&publication);
@@ -172,7 +192,7 @@ impl Channel {
 
     fn forget_identity(&mut self) -> bool {
         let Some(oldest) = self.identities.pop_front() else { return false };
-        self.bytes -= identity_bytes(oldest.as_ref());
+        self.bytes -= IDENTITY_OVERHEAD;
         if let Some(oldest) = oldest {
             self.offsets.remove(&oldest);
         }
@@ -194,9 +214,4 @@ impl Channel {
 
 fn publication_bytes(publication: &Publication) -> usize {
     publication.payload.len() + PUBLICATION_OVERHEAD
-}
-
-fn identity_bytes(identity: Option<&Identity>) -> usize {
-    let text = identity.map_or(0, |(publisher, message)| publisher.as_str().len() + message.as_str().len());
-    text + IDENTITY_OVERHEAD
 }

@@ -26,7 +26,7 @@ use futures_util::future::{self, BoxFuture, FutureExt};
 use tokio::time::Instant;
 use xpush_protocol::ChannelName;
 
-use self::{ledger::Ledger, shard::Shard};
+use self::{channel::Identifier, ledger::Ledger, shard::Shard};
 use super::{Appended, Extent, Keep, KeepByNamespace, Log, LogError, Page, Pending, Query};
 use crate::publication::Draft;
 
@@ -37,6 +37,7 @@ const SHARDS: usize = 64;
 pub struct Memory {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
+    identifier: Identifier,
     keep: KeepByNamespace,
     capacity: Capacity,
     channels: AtomicUsize,
@@ -65,6 +66,7 @@ impl Memory {
                 .map(|number| Mutex::new(Shard::new(number, Arc::clone(&ledger), now)))
                 .collect(),
             hasher: RandomState::new(),
+            identifier: Identifier::default(),
             keep,
             capacity,
             channels: AtomicUsize::new(0),
@@ -74,11 +76,12 @@ impl Memory {
 
     fn append_now(&self, channel: &ChannelName, draft: Draft) -> Result<Appended, LogError> {
         let (now, keep) = (Instant::now(), self.keep_of(channel));
+        let identity = self.identifier.of(&draft);
         let refused = || LogError::TooManyChannels { limit: self.capacity.channels };
         let mut shard = self.shard(channel);
         self.sweep_if_due(&mut shard, now);
         let share = || self.capacity.bytes / self.channels.load(Ordering::Relaxed).max(1);
-        let appended = match shard.append(channel, draft, keep, now, share()) {
+        let appended = match shard.append(channel, draft, identity, keep, now, share()) {
             Ok(appended) => appended,
             Err(draft) => {
                 if !self.take_place() {
@@ -91,7 +94,7 @@ impl Memory {
                     }
                 }
                 shard.open(channel, now);
-                shard.append(channel, draft, keep, now, share()).map_err(|_| refused())?
+                shard.append(channel, draft, identity, keep, now, share()).map_err(|_| refused())?
             }
         };
         drop(shard);

@@ -9,7 +9,10 @@ use std::{
 use tokio::time::Instant;
 use xpush_protocol::{ChannelName, Epoch};
 
-use super::{channel::Channel, ledger::Ledger};
+use super::{
+    channel::{Channel, Identity},
+    ledger::Ledger,
+};
 use crate::{
     log::{Appended, Extent, Keep},
     publication::Draft,
@@ -92,6 +95,7 @@ impl Shard {
         &mut self,
         name: &ChannelName,
         draft: Draft,
+        identity: Option<Identity>,
         keep: Keep,
         now: Instant,
         share: usize,
@@ -99,7 +103,7 @@ impl Shard {
         let largest = self.ledger.limit();
         let Some(channel) = self.channels.get_mut(name) else { return Err(draft) };
         let before = channel.bytes();
-        let appended = channel.append(draft, keep, now, largest);
+        let appended = channel.append(draft, identity, keep, now, largest);
         self.ledger.change(self.number, before, channel.bytes());
         if let Appended::New { epoch, publication } = &appended {
             let place = Place { channel: name.clone(), epoch: *epoch, offset: publication.offset };

@@ -134,9 +134,9 @@ fn sized(n: u64, len: usize) -> Draft {
     Draft { payload: Payload::Binary(Binary(Bytes::from(vec![0; len]))), ..draft("ann", n) }
 }
 
-/// What a message of `sized` weighs, as long as `n` has one digit.
+/// What a message of `sized` weighs.
 const fn weight(len: usize) -> usize {
-    len + PUBLICATION_OVERHEAD + IDENTITY_OVERHEAD + "k:ann".len() + 1
+    len + PUBLICATION_OVERHEAD + IDENTITY_OVERHEAD
 }
 
 fn assert_within_budget(log: &Memory) {
