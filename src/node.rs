@@ -229,7 +229,7 @@ impl Node {
         self.publishing.spawn(task)
     }
 
-    /// Waits for the publishes that are under way. There must be nobody left who begins one.
+    /// Waits for the publishes that are under way, whoever holds them. There must be nobody left who begins one.
     pub async fn finish(&self) {
         self.publishing.close();
         self.publishing.wait().await;

@@ -35,7 +35,7 @@ const KNOWN: [(&str, Taken); 11] = [
     ("MessagePack: read a publication", taken(9.0, 784.0)),
     ("publish to 1", taken(5.0, 1059.2)),
     ("publish to 100", taken(5.0, 1059.2)),
-    (APPEND, taken(12.1, 2270.0)),
+    (APPEND, taken(10.2, 2528.0)),
 ];
 
 /// So many allocations: less than any that each operation makes, and more than what comes of a table that had to grow for

@@ -385,7 +385,7 @@ impl Channel {
             self.frames.redact(deleted);
         }
         if matches!(self.policy.retention, Retention::Durable { .. }) {
-            // Of any other log, what is kept is in memory too, and read from there.
+            // No other channel's ring is read (`recent`).
             state.ring.push(publication);
         }
         if state.subscribers.is_empty() {

@@ -12,6 +12,7 @@ use futures_util::{
     future::{BoxFuture, ready},
 };
 use tokio::{runtime::Handle, time::Instant};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::trace;
 use xpush_protocol::{ChannelName, Cursor, ErrorCode};
 
@@ -133,7 +134,16 @@ impl Node {
         self: &Arc<Self>,
         publishing: impl Future<Output = Result<(Cursor, bool), Refusal>> + Send + 'static,
     ) -> Publishing {
-        UnderWay { node: Arc::clone(self), rest: Some(publishing.boxed()) }.boxed()
+        let (node, rest, counted) = (Arc::clone(self), Some(publishing.boxed()), self.publishing.token());
+        UnderWay { node, rest, _counted: counted }.boxed()
+    }
+
+    /// For who begins many before the first is waited for: each goes on by itself.
+    pub(super) fn by_itself(&self, publishing: Publishing) -> Publishing {
+        let task = self.publishing.spawn(publishing);
+        let lost =
+            |error| Refusal::new(ErrorCode::Internal, format!("the publish was not finished: {error}"));
+        async move { task.await.unwrap_or_else(|error| Err(lost(error))) }.boxed()
     }
 
     /// What is left to do once the log has answered: the publication is on its way to the subscribers.
@@ -169,18 +179,22 @@ impl Node {
 /// A publication that is on its way, and gets there: with a task for each it would be woken twice.
 struct UnderWay {
     node: Arc<Node>,
-    /// `None`: it is done.
+    /// `None`: it is done, or it panicked.
     rest: Option<BoxFuture<'static, Result<(Cursor, bool), Refusal>>>,
+    /// The node waits for it before it ends.
+    _counted: TaskTrackerToken,
 }
 
 impl Future for UnderWay {
     type Output = Result<(Cursor, bool), Refusal>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(rest) = &mut self.rest else { return Poll::Pending };
-        let published = std::task::ready!(rest.poll_unpin(cx));
-        self.rest = None;
-        Poll::Ready(published)
+        let Some(mut rest) = self.rest.take() else { return Poll::Pending };
+        let published = rest.poll_unpin(cx);
+        if published.is_pending() {
+            self.rest = Some(rest);
+        }
+        published
     }
 }
 

@@ -329,7 +329,7 @@ impl Node {
                 Ok(policy) => self.publish_here(policy, channel, draft, _place).await,
                 Err(refusal) => Err(refusal),
             };
-            under_way.push((reply, publishing));
+            under_way.push((reply, publishing.map(|publishing| self.by_itself(publishing))));
         }
         for (reply, publishing) in under_way {
             let published = match publishing {
@@ -377,7 +377,7 @@ impl Node {
         let mut refused = None;
         for draft in drafts {
             match self.publish_here(policy, &channel, draft, ()).await {
-                Ok(publishing) => under_way.push(publishing),
+                Ok(publishing) => under_way.push(self.by_itself(publishing)),
                 Err(refusal) => {
                     refused = Some(refusal);
                     break;

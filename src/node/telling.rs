@@ -288,8 +288,12 @@ impl Node {
             let (user, preview) = (user.as_ref(), preview.as_deref());
             let notice = MessageNotice { channel, offset, user, event, preview };
             match self.line_up(&hearer, what, &notice, id.clone()).await {
-                Ok(publishing) if deletes.is_some() => written.push(self.retract(&hearer, publishing)),
-                Ok(publishing) => written.push(publishing),
+                Ok(publishing) => {
+                    // There may be many, and none is to wait for the others to get in line.
+                    let publishing = self.by_itself(publishing);
+                    let is_deletion = deletes.is_some();
+                    written.push(if is_deletion { self.retract(&hearer, publishing) } else { publishing });
+                }
                 Err(error) => debug!(user = %hearer, error = error.message, "not told"),
             }
         }

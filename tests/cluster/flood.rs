@@ -30,6 +30,11 @@ const RATE: u32 = 200;
 /// By how much the slowest messages may be slower.
 const AT_MOST: f64 = 2.0;
 
+/// Slower ones without a flood are no measure for those with one: something else is busy with the disk, or the cores.
+const CALM: Duration = Duration::from_millis(50);
+/// How often it is waited for calm.
+const TRIES: usize = 5;
+
 const CHANNEL: &str = "room:a";
 
 /// Logs in with a wrong password, a user that is not there, and the right one, in turn; counts what was answered.
@@ -59,6 +64,18 @@ async fn messages(doors: &ProcessDoors, measured_for: Duration) -> Took {
     across(doors, [0, 0], RATE, measured_for, CHANNEL).await
 }
 
+/// As `messages`, while nothing else is going on.
+async fn calm(doors: &ProcessDoors, measured_for: Duration) -> Took {
+    for _ in 0..TRIES {
+        let took = messages(doors, measured_for).await;
+        if took.p99() <= CALM {
+            return took;
+        }
+        println!("without a flood: {took}; once more");
+    }
+    panic!("the machine is busy with something else: even without a flood, messages take more than {CALM:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes the whole machine for minutes: ./tests/run cluster"]
 async fn a_flood_of_logins_leaves_messages_alone() {
@@ -72,7 +89,7 @@ async fn a_flood_of_logins_leaves_messages_alone() {
     assert_eq!(status, 201, "{answer}");
     let measured_for = if load::is_timed() { FLOOD } else { SHORT_FLOOD };
 
-    let before = messages(&doors, measured_for / 3).await;
+    let before = calm(&doors, measured_for / 3).await;
     let (stop, answers, mut attackers) = (CancellationToken::new(), Arc::default(), JoinSet::new());
     for n in 0..ATTACKERS {
         attackers.spawn(attack(node.http, n, Arc::clone(&answers), stop.clone()));
@@ -82,17 +99,17 @@ async fn a_flood_of_logins_leaves_messages_alone() {
     while let Some(ended) = attackers.join_next().await {
         ended.unwrap();
     }
-    let after = messages(&doors, measured_for / 3).await;
+    let after = calm(&doors, measured_for / 3).await;
     let [let_in, refused, turned_away] = [0, 1, 2].map(|at: usize| answers[at].load(Ordering::Relaxed));
     println!("{RATE} durable messages/s before: {before}");
     println!("during {let_in} logins, {refused} that were refused, {turned_away} turned away: {during}");
     println!("after: {after}");
     // The machine itself is not the same before and after: the flood is held against the slower of the two.
-    let calm = before.p99().max(after.p99());
-    println!("p99 {:.2} times that without the flood", during.p99().as_secs_f64() / calm.as_secs_f64());
+    let without = before.p99().max(after.p99());
+    println!("p99 {:.2} times that without the flood", during.p99().as_secs_f64() / without.as_secs_f64());
     assert!(let_in > 0 && refused > 0, "the flood was none");
     if load::is_timed() {
-        assert!(during.p99().as_secs_f64() <= AT_MOST * calm.as_secs_f64());
+        assert!(during.p99().as_secs_f64() <= AT_MOST * without.as_secs_f64());
     }
     let (status, _) = call(node.http, "POST", "/v1/login", OPERATOR_KEY, &body).await;
     assert_eq!(status, 200, "who has the right password gets in once it is over");

@@ -76,7 +76,7 @@ async fn a_publisher_that_waits_for_a_webhook_holds_up_nothing_that_it_published
     let mut listener = node.client().await;
     held.go.add_permits(1);
     listener.subscribe("room:a").await;
-    held.called.acquire().await.unwrap().forget();
+    timeout(PATIENCE, held.called.acquire()).await.expect("a call in time").unwrap().forget();
 
     let (_, mut reader, mut writer) = node.dial().await.split();
     let text = |frame: ClientFrame| Outgoing { bytes: Codec::Json.encode(&frame), lane: Lane::Control };
@@ -104,7 +104,7 @@ async fn a_publisher_that_waits_for_a_webhook_holds_up_nothing_that_it_published
         Codec::Json.decode::<ServerFrame>(&frame).unwrap()
     };
     assert!(matches!(next().await, ServerFrame::Connected(_)));
-    held.called.acquire().await.unwrap().forget();
+    timeout(PATIENCE, held.called.acquire()).await.expect("a call in time").unwrap().forget();
     go.add_permits(1);
     assert_eq!(listener.publication().await, (1, "1".to_owned()));
     assert!(matches!(next().await, ServerFrame::Published(published) if published.id == 2));

@@ -115,14 +115,11 @@ impl Store {
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let old_ids =
             if db.keyspace_exists("messages") { Some(db.keyspace("messages", options)?) } else { None };
-        Ok(Self {
-            publications: db.keyspace("publications", options)?,
-            ids: db.keyspace("ids", options)?,
-            old_ids,
-            channels: db.keyspace("channels", options)?,
-            db,
-            epoch,
-        })
+        let (publications, ids) = (db.keyspace("publications", options)?, db.keyspace("ids", options)?);
+        let channels = db.keyspace("channels", options)?;
+        // What fjall makes beside a database that it had made already, it does not sync.
+        File::open(path.join("keyspaces"))?.sync_all()?;
+        Ok(Self { publications, ids, old_ids, channels, db, epoch })
     }
 
     pub(super) fn extent(&self, channel: &ChannelName) -> Result<Extent, LogError> {

@@ -180,6 +180,16 @@ async fn a_retry_finds_what_an_older_version_wrote() {
     for (n, offset) in [(12, 12), (7, 13), (11, 14)] {
         assert_eq!(append(&log, &room, draft("ann", n)).await.cursor().offset, offset);
     }
+    drop(log);
+    // One that an older version trimmed, which left its digest where it was.
+    let db = fjall::Database::builder(directory.path().join("database")).open().unwrap();
+    let ids = db.keyspace("ids", fjall::KeyspaceCreateOptions::default).unwrap();
+    let gone = draft("ann", 1);
+    let key = record::message_key(&room, gone.publisher.as_str(), &gone.message_id);
+    ids.insert(key, record::encode_offset(1)).unwrap();
+    drop((ids, db));
+    let log = open(directory.path()).unwrap();
+    assert_eq!(append(&log, &room, gone).await.cursor().offset, 15);
 }
 
 #[tokio::test]

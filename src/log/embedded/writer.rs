@@ -241,11 +241,12 @@ impl Writer {
             let cursor = Cursor { epoch, offset: *offset };
             return Ok(Placed::InThisCommit(Appended::Duplicate(cursor)));
         }
+        let mut extent = self.extents.get(store, channel)?;
         let name = || record::message_name(channel, publisher, message_id);
-        if let Some(offset) = store.offset_of(&key, name)? {
+        // An older version that trimmed the message knew nothing of its digest.
+        if let Some(offset) = store.offset_of(&key, name)?.filter(|offset| *offset >= extent.first) {
             return Ok(Placed::Before(Cursor { epoch, offset }));
         }
-        let mut extent = self.extents.get(store, channel)?;
         extent.top += 1;
         self.extents.set(channel, extent);
         let offset = extent.top;
