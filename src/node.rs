@@ -135,8 +135,8 @@ pub struct Node {
     broker: Arc<dyn Broker>,
     connections: AtomicU64,
     rates: Rates,
-    /// Publishes, and requests with an idempotency key, under way: they are finished whoever no longer waits for them, or the log would have what the
-    /// subscribers have not.
+    /// Publishes, and requests with an idempotency key, under way: they are finished whoever no longer waits for them, or
+    /// the log would have what the subscribers have not.
     publishing: TaskTracker,
     untold: Untold,
     gate: Gate,
