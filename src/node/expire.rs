@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt as _, StreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use tokio::time::Instant;
 use tracing::warn;
 use xpush_protocol::{ChannelName, Cursor, ErrorCode};
@@ -71,7 +71,7 @@ impl Node {
             }
         };
         let node = Arc::clone(self);
-        let task = self.publishing.spawn(async move {
+        Ok(self.by_itself(async move {
             let published = publishing.await;
             match &published {
                 Ok((place, _)) => {
@@ -82,10 +82,7 @@ impl Node {
                 Err(refusal) => node.forget_expiry(&key, refusal).await,
             }
             published
-        });
-        let lost =
-            |error| Refusal::new(ErrorCode::Internal, format!("the publish was not finished: {error}"));
-        Ok(async move { task.await.unwrap_or_else(|error| Err(lost(error))) }.boxed())
+        }))
     }
 
     /// A message was refused. One that may be in the log all the same keeps its time.

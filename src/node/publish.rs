@@ -138,8 +138,12 @@ impl Node {
         UnderWay { node, rest, _counted: counted }.boxed()
     }
 
-    /// For who begins many before the first is waited for: each goes on by itself.
-    pub(super) fn by_itself(&self, publishing: Publishing) -> Publishing {
+    /// Goes on by itself, whether or not somebody waits for it: for who begins many before the first is waited for, or
+    /// has more to do than to publish.
+    pub(super) fn by_itself(
+        &self,
+        publishing: impl Future<Output = Result<(Cursor, bool), Refusal>> + Send + 'static,
+    ) -> Publishing {
         let task = self.publishing.spawn(publishing);
         let lost =
             |error| Refusal::new(ErrorCode::Internal, format!("the publish was not finished: {error}"));
