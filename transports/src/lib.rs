@@ -28,7 +28,7 @@ pub use admission::{Admission, Permit, Refused};
 #[cfg(any(feature = "websocket", feature = "longpoll"))]
 pub use refusal::host;
 
-use std::{future::Future, net::SocketAddr, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -69,9 +69,21 @@ pub trait Writer: Send + 'static {
     /// Waits while the peer does not take them. Not cancel safe: dropped half-way, the connection is of no use.
     fn write(&mut self, frames: &mut Vec<Outgoing>) -> impl Future<Output = Result<(), Closed>> + Send;
 
+    /// A way to write for those who can't wait. `None`: this wire has none.
+    fn beside(&self) -> Option<Arc<dyn TryWrite>> {
+        None
+    }
+
     /// Ends the connection: what was written is flushed, the peer is told code and reason, and the wire is let
     /// go. Takes at most `CLOSE_DEADLINE`.
     fn close(self, close: Farewell) -> impl Future<Output = ()> + Send;
+}
+
+/// Writes what a wire takes at once, while its `Writer` does nothing.
+pub trait TryWrite: Send + Sync {
+    /// As `Writer::write`, but never waits. `false`: the wire has not taken all of it, or is gone. Then nothing may be
+    /// written here before the `Writer` has written what is left, be it nothing, or has learnt why it can't.
+    fn try_write(&self, frames: &mut Vec<Outgoing>) -> bool;
 }
 
 /// How long a graceful close may take before the wire is cut.

@@ -3,7 +3,10 @@
 //!
 //! Frames are handed over as they are. What a socket's buffers hold back, a bounded channel does here.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -13,7 +16,7 @@ use xpush_protocol::{Codec, TransportKind};
 
 use crate::{
     Admission, CLOSE_DEADLINE, Closed, Farewell, Outgoing, Peer, Permit, Refused, Settings, Transport,
-    patience::Patience,
+    TryWrite, patience::Patience,
 };
 
 /// Frames on their way, each direction. Few, so that a test of a slow reader need not write much.
@@ -171,11 +174,25 @@ impl crate::Writer for Writer {
         Ok(())
     }
 
+    fn beside(&self) -> Option<Arc<dyn TryWrite>> {
+        Some(Arc::new(self.pipe.clone()))
+    }
+
     async fn close(self, close: Farewell) {
         let reason = close.short_reason().to_owned();
         let parcel = Parcel::Close(Farewell { code: close.code, reason });
         // A peer that is gone, or reads nothing until the deadline, is not told.
         let _ = timeout(CLOSE_DEADLINE, self.pipe.send(parcel)).await;
+    }
+}
+
+impl TryWrite for mpsc::Sender<Parcel> {
+    fn try_write(&self, frames: &mut Vec<Outgoing>) -> bool {
+        let taken =
+            frames.iter().take_while(|frame| self.try_send(Parcel::Frame(frame.bytes.clone())).is_ok());
+        let taken = taken.count();
+        frames.drain(..taken);
+        frames.is_empty()
     }
 }
 

@@ -34,11 +34,8 @@ use tokio_tungstenite::{
 };
 use xpush_protocol::{CloseCode, Codec};
 
-use super::{
-    buffered::{Buffered, Opcode},
-    stream::Stream,
-};
-use crate::{CLOSE_DEADLINE, Closed, Farewell, Outgoing, Peer, Permit, patience::Patience};
+use super::{buffered::Buffered, stream::Stream};
+use crate::{CLOSE_DEADLINE, Closed, Farewell, Outgoing, Peer, Permit, TryWrite, patience::Patience};
 
 /// Allocated for every connection, idle ones included; larger frames grow it for as long as they are read.
 const READ_BUFFER: usize = 128;
@@ -208,8 +205,11 @@ impl Reader {
 
 impl crate::Writer for Writer {
     async fn write(&mut self, frames: &mut Vec<Outgoing>) -> Result<(), Closed> {
-        let mut waiting = frames.drain(..).map(|frame| (opcode(&frame.bytes), frame.bytes)).peekable();
-        poll_fn(|cx| self.shared.machine().poll_write(cx, &mut waiting)).await
+        poll_fn(|cx| self.shared.machine().poll_write(cx, frames)).await
+    }
+
+    fn beside(&self) -> Option<Arc<dyn TryWrite>> {
+        Some(Arc::clone(&self.shared) as _)
     }
 
     async fn close(self, close: Farewell) {
@@ -230,6 +230,12 @@ async fn say_goodbye(mut socket: WebSocketStream<Buffered>, close: Farewell) {
     if stream.shutdown().await.is_ok() {
         let mut rest = [0; 1024];
         while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {}
+    }
+}
+
+impl TryWrite for Shared {
+    fn try_write(&self, frames: &mut Vec<Outgoing>) -> bool {
+        self.machine().try_write(frames)
     }
 }
 
@@ -259,11 +265,7 @@ impl Machine {
         }
     }
 
-    fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        frames: &mut std::iter::Peekable<impl Iterator<Item = (Opcode, Bytes)>>,
-    ) -> Poll<Result<(), Closed>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, frames: &mut Vec<Outgoing>) -> Poll<Result<(), Closed>> {
         let Some(socket) = &mut self.socket else { return Poll::Ready(Err(closed_here())) };
         if self.answered_close {
             // A write that waited is in the way of the answer.
@@ -272,29 +274,33 @@ impl Machine {
         }
         self.writing = true;
         loop {
-            // What the protocol itself has to say, and what is left of the frames before, goes first.
-            ready!(socket.poll_flush_unpin(cx)).map_err(closed)?;
-            if frames.peek().is_none() {
+            if self.role == Role::Server && write_now(socket, frames)? {
                 break;
             }
-            match self.role {
-                // A server's frames are bytes behind a short header. All that wait go out in one write.
-                Role::Server => {
-                    socket.get_mut().write_frames(frames).map_err(|error| closed(Error::Io(error)))?;
-                }
-                // A client's are masked.
-                Role::Client => {
-                    while frames.peek().is_some() {
-                        ready!(socket.poll_ready_unpin(cx)).map_err(closed)?;
-                        if let Some(frame) = frames.next() {
-                            socket.start_send_unpin(message(frame)).map_err(closed)?;
-                        }
-                    }
-                }
+            // What the protocol itself has to say, and what is left of the frames before, goes first.
+            ready!(socket.poll_flush_unpin(cx)).map_err(closed)?;
+            if frames.is_empty() {
+                break;
+            }
+            // A client's are masked.
+            while self.role == Role::Client && !frames.is_empty() {
+                ready!(socket.poll_ready_unpin(cx)).map_err(closed)?;
+                socket.start_send_unpin(message(frames.remove(0).bytes)).map_err(closed)?;
             }
         }
         self.writing = false;
         Poll::Ready(Ok(()))
+    }
+
+    /// A server's frames, as far as the socket takes them at once. Gives whether it took all.
+    fn try_write(&mut self, frames: &mut Vec<Outgoing>) -> bool {
+        match &mut self.socket {
+            Some(socket) if self.role == Role::Server && !self.answered_close => {
+                // The next one to write learns what is wrong.
+                write_now(socket, frames).unwrap_or(false)
+            }
+            _ => false,
+        }
     }
 
     /// Asks the peer for a sign of life; ready at once. An error is left to the read that follows.
@@ -321,18 +327,24 @@ impl Machine {
     }
 }
 
-/// The frame's own first byte tells what kind of message it is. Text is not checked again: it is our own JSON.
-fn opcode(frame: &[u8]) -> Opcode {
-    match Codec::detect(frame) {
-        Codec::Json => Opcode::Text,
-        Codec::MessagePack => Opcode::Binary,
+/// A server's frames are bytes behind a short header, and need nothing of the protocol's machine: what that one has to
+/// say is accepted by `Buffered` as a whole. All that wait go out in one write. Gives whether nothing is left of them.
+fn write_now(socket: &mut WebSocketStream<Buffered>, frames: &mut Vec<Outgoing>) -> Result<bool, Closed> {
+    let stream = socket.get_mut();
+    while !stream.is_behind() {
+        if frames.is_empty() {
+            return Ok(true);
+        }
+        let written = stream.write_frames(frames).map_err(|error| closed(Error::Io(error)))?;
+        frames.drain(..written);
     }
+    Ok(false)
 }
 
-fn message((opcode, frame): (Opcode, Bytes)) -> Message {
-    let kind = match opcode {
-        Opcode::Text => Data::Text,
-        Opcode::Binary => Data::Binary,
+fn message(frame: Bytes) -> Message {
+    let kind = match Codec::detect(&frame) {
+        Codec::Json => Data::Text,
+        Codec::MessagePack => Data::Binary,
     };
     Message::Frame(Frame::message(frame, OpCode::Data(kind), true))
 }

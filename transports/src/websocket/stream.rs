@@ -4,7 +4,7 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
@@ -46,6 +46,33 @@ impl Stream {
         // is slower, not broken.
         let _ = socket.set_nodelay(true);
         Self::Tcp(socket)
+    }
+
+    /// Writes what is taken at once, and wakes nobody when more would be.
+    pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.try_write(bytes),
+            Self::Other(other) => at_once(Pin::new(other).poll_write(&mut unwoken(), bytes)),
+        }
+    }
+
+    /// As `try_write`, of what the stream itself keeps back.
+    pub(super) fn try_flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(_) => Ok(()),
+            Self::Other(other) => at_once(Pin::new(other).poll_flush(&mut unwoken())),
+        }
+    }
+}
+
+fn unwoken() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+fn at_once<T>(polled: Poll<io::Result<T>>) -> io::Result<T> {
+    match polled {
+        Poll::Ready(done) => done,
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
     }
 }
 

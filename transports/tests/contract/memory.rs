@@ -35,3 +35,4 @@ impl Wire for Memory {
 }
 
 contract!(Memory);
+contract!(Memory: what_the_wire_takes_at_once_and_what_its_writer_writes_arrives_in_order);

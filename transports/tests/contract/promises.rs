@@ -329,6 +329,42 @@ async fn waits_and_resumes<T: Writer, R: Reader>(writer: T, reader: R) {
     let _ = writes.await.unwrap();
 }
 
+/// On a wire that can be written to by others than its writer.
+pub(crate) async fn what_the_wire_takes_at_once_and_what_its_writer_writes_arrives_in_order<W: Wire>() {
+    const FRAMES: usize = FLOOD / FLOOD_FRAME;
+    // Of each size, and often enough one that does not fit with others into one write.
+    let size = |number: usize| if number.is_multiple_of(3) { FLOOD_FRAME } else { mixed(number) };
+    let mut wire: W = start(Settings::default()).await;
+    let (client, server) = connect(&mut wire).await;
+    let beside = server.writer.beside().expect("this wire can be written to by others");
+    let (mut writer, mut number, mut left) = (server.writer, 0, Vec::new());
+    let batch = |number: &mut usize, frames: &mut Vec<Outgoing>| {
+        let end = FRAMES.min(*number + 1 + *number % 9);
+        frames.extend((*number..end).map(|number| control(frame(number, size(number)))));
+        *number = end;
+    };
+    // Nobody reads: at some time the wire is full.
+    loop {
+        batch(&mut number, &mut left);
+        assert!(number < FRAMES, "the wire took all {FRAMES} frames");
+        if !beside.try_write(&mut left) {
+            break;
+        }
+        assert!(left.is_empty(), "the wire has taken all of it");
+    }
+    let reads = tokio::spawn(drain(client.reader, 0..FRAMES, size));
+    loop {
+        writer.write(&mut left).await.expect("frames go out");
+        if number == FRAMES {
+            break;
+        }
+        batch(&mut number, &mut left);
+        beside.try_write(&mut left);
+    }
+    reads.await.unwrap();
+    drop((client.writer, server.reader));
+}
+
 pub(crate) async fn a_client_that_vanishes_is_noticed<W: Wire>() {
     let idle_deadline = if W::SAYS_GOODBYE { Settings::default().idle_deadline } else { SHORT };
     let mut wire: W = start(Settings { idle_deadline, ..Settings::default() }).await;

@@ -45,3 +45,4 @@ impl Wire for WebSocket {
 }
 
 contract!(WebSocket);
+contract!(WebSocket: what_the_wire_takes_at_once_and_what_its_writer_writes_arrives_in_order);
