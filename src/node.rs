@@ -67,7 +67,7 @@ use crate::{
     presence::{List, Presence},
     publication::Publisher,
     rate::{Allowance, Rates},
-    session::{Refusal, Sessions},
+    session::{Couriers, Refusal, Sessions},
     webhook::Webhooks,
 };
 
@@ -149,6 +149,7 @@ pub struct Node {
     unchecked: entrance::Unchecked,
     /// An operator wants this node to leave.
     leaving: CancellationToken,
+    pub(crate) couriers: Couriers,
 }
 
 /// A publish under way: its place, and whether the message was there already. What is left to do once the log has the
@@ -172,6 +173,7 @@ impl Node {
             metrics,
         } = parts;
         let rates = Rates::per_second(limits.publishes_per_second);
+        let couriers = Couriers::new(&metrics);
         Arc::new(Self {
             id: inbox.node().clone(),
             namespaces,
@@ -200,6 +202,7 @@ impl Node {
             draining: AtomicBool::new(false),
             unchecked: entrance::Unchecked::default(),
             leaving: CancellationToken::new(),
+            couriers,
         })
     }
 
@@ -229,10 +232,12 @@ impl Node {
         self.publishing.spawn(task)
     }
 
-    /// Waits for the publishes that are under way, whoever holds them. There must be nobody left who begins one.
+    /// Waits for the publishes that are under way, whoever holds them, and for the couriers. There must be nobody left who
+    /// begins one.
     pub async fn finish(&self) {
         self.publishing.close();
         self.publishing.wait().await;
+        self.couriers.finish().await;
     }
 
     /// Messages a second of one publisher, from here on; 0 is no limit.

@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::task::consume_budget;
 use tracing::{debug, warn};
 use xpush_protocol::{AppId, ChannelName, Cursor, Gap, Lag, ServerFrame, SessionId, UserId};
 use xpush_transports::{Farewell, Lane, Outgoing, Writer};
@@ -40,7 +41,7 @@ pub(super) fn write_all<'a>(
             if taken.farewell.is_some() {
                 return taken.farewell;
             }
-            if batch.is_empty() {
+            if batch.is_empty() && !taken.unwritten {
                 continue;
             }
             if let Some(checkpoints) = &checkpoints {
@@ -50,6 +51,8 @@ pub(super) fn write_all<'a>(
                 debug!(%closed, "the wire broke while it was written to");
                 return None;
             }
+            // A wire may take all at once, and there may always be more.
+            consume_budget().await;
         }
     }
 }

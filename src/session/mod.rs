@@ -2,13 +2,14 @@
 //!
 //! This is what one connection goes through: `entry` lets the client in, `command` does what it asks, `subscription`
 //! holds what it listens to, `outbox` keeps what waits for it, and `delivery` writes that to the wire. One task
-//! a connection runs all of it; nothing here is detached, and an append that is under way is awaited even when
+//! a connection runs all of it, but that a `courier` writes to many in one go; nothing here is detached, and an append that is under way is awaited even when
 //! the client is gone.
 //!
 //! Invariant: nothing about a client needs to survive here for it to come back right. It brings its cursors.
 
 mod apart;
 mod command;
+mod courier;
 mod delivery;
 mod entry;
 mod outbox;
@@ -43,6 +44,7 @@ use xpush_transports::{CLOSE_DEADLINE, Closed, Connection, Farewell, Peer, Reade
 pub(crate) use command::now;
 #[cfg(feature = "server")]
 pub(crate) use command::payload;
+pub(crate) use courier::Couriers;
 pub use outbox::{DeliveryKey, Outbox};
 pub(crate) use recheck::Recheck;
 pub use refusal::Refusal;
@@ -109,6 +111,9 @@ pub fn serve<C: Connection>(
         let entered = Box::pin(enter(&node, &peer, &mut reader, &mut writer, &cancel)).await;
         let (ended, goodbye) = match entered {
             Ok((session, resume)) => {
+                if let Some(wire) = writer.beside() {
+                    session.outbox.carried_by(node.couriers.carrier(wire));
+                }
                 let checkpoints = delivery::Checkpoints::new(&session).map(Box::new);
                 drop(peer);
                 let run = run(session, resume, checkpoints, &mut reader, &mut writer, &cancel);

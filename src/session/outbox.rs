@@ -9,7 +9,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, VecDeque},
     future::poll_fn,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll, Waker},
 };
 
@@ -18,7 +18,10 @@ use slab::Slab;
 use xpush_protocol::{ChannelName, Codec, Cursor, Lag, ServerFrame};
 use xpush_transports::{Farewell, Lane, Outgoing};
 
-use super::recheck::{Recheck, Rechecks};
+use super::{
+    courier::Carrier,
+    recheck::{Recheck, Rechecks},
+};
 use crate::channel::{Channel, Encoded, SubscriberKey, Took};
 
 /// Live publications that may wait. From there on a subscription takes its frames from the channel, which keeps each once
@@ -52,15 +55,22 @@ pub struct DeliveryKey {
 ///
 /// One side writes what is here, one side reads commands and looks after the rest; each waits at one place only, so
 /// each has one waker, under the lock that is taken anyway.
+///
+/// While the writing side waits, a courier may write in its stead what others put here.
 pub struct Outbox {
     codec: Codec,
     queue: Mutex<Queue>,
+    /// `None`: this wire is written to by the writing side only.
+    carrier: OnceLock<Carrier>,
 }
 
 #[derive(Default)]
 struct Queue {
     /// Something came since the writing side looked.
     rung: bool,
+    carried: Carried,
+    /// Frames that the wire did not take from the courier, be it none: the writing side goes on with them.
+    left: Option<Vec<Outgoing>>,
     /// Of the writing side, while it waits.
     writer: Option<Waker>,
     /// Of the reading side, while it waits for room for answers, or for something to look after.
@@ -89,6 +99,17 @@ struct Queue {
     farewell: Option<Farewell>,
     /// Publications ever queued, for the metrics.
     delivered: u64,
+}
+
+/// What a courier has to do with an outbox.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Carried {
+    #[default]
+    Not,
+    /// One will come by.
+    Called,
+    /// One is writing: nothing may overtake it.
+    Now,
 }
 
 /// Of a subscription, from its beginning to its end.
@@ -129,6 +150,8 @@ pub(super) struct Taken {
     pub(super) positions: Vec<(ChannelName, Option<Cursor>)>,
     /// Publications queued since the last time, for the metrics.
     pub(super) delivered: u64,
+    /// The wire has taken something that it did not write yet: it has to be written to, even if there is no frame.
+    pub(super) unwritten: bool,
     /// All was said: nothing else was taken.
     pub(super) farewell: Option<Farewell>,
 }
@@ -145,12 +168,17 @@ pub(super) struct Behind {
 impl Outbox {
     #[must_use]
     pub fn new(codec: Codec) -> Self {
-        Self { codec, queue: Mutex::default() }
+        Self { codec, queue: Mutex::default(), carrier: OnceLock::new() }
     }
 
     #[must_use]
     pub fn codec(&self) -> Codec {
         self.codec
+    }
+
+    /// This wire can be written to by a courier.
+    pub(super) fn carried_by(&self, carrier: Carrier) {
+        let _ = self.carrier.set(carrier);
     }
 
     /// Queues the answer to a command. The caller asked for room first.
@@ -209,12 +237,12 @@ impl Outbox {
     }
 
     /// Queues news that nobody asked for, or drops it.
-    pub(crate) fn push_event(&self, frame: &Encoded) {
+    pub(crate) fn push_event(self: &Arc<Self>, frame: &Encoded) {
         let bytes = frame.bytes(self.codec);
         let mut queue = self.queue();
         if queue.events.len() < EVENTS_CAPACITY {
             queue.events.push_back(bytes);
-            ring(queue);
+            self.call(queue);
         }
     }
 
@@ -235,7 +263,7 @@ impl Outbox {
     }
 
     /// Queues a publication for a live subscription, or lets the subscription fall behind.
-    pub(crate) fn push_live(&self, key: DeliveryKey, cursor: Cursor, frame: &Arc<Encoded>) {
+    pub(crate) fn push_live(self: &Arc<Self>, key: DeliveryKey, cursor: Cursor, frame: &Arc<Encoded>) {
         let mut guard = self.queue();
         let queue = &mut *guard;
         let Some(delivery) = delivery(&mut queue.deliveries, key) else { return };
@@ -263,7 +291,57 @@ impl Outbox {
             queue.live.push_back(Outgoing { bytes, lane: delivery.channel.lane() });
             queue.delivered += 1;
         }
-        ring(guard);
+        self.call(guard);
+    }
+
+    /// There is something to write, and nothing else to do: a courier can.
+    fn call(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>) {
+        match (queue.carried, self.carrier.get()) {
+            // Where it does not wait, the writing side looks by itself.
+            (Carried::Not, Some(carrier)) if queue.writer.is_some() => {
+                queue.carried = Carried::Called;
+                drop(queue);
+                carrier.call(Arc::clone(self));
+            }
+            (Carried::Called, _) => {}
+            (Carried::Now, _) => queue.rung = true,
+            (Carried::Not, _) => ring(queue),
+        }
+    }
+
+    /// What a courier does who comes by: it writes what waits, if the writing side does not. `frames` is empty, and is
+    /// again. Gives how many publications that were, for the metrics.
+    pub(super) fn carry(self: &Arc<Self>, frames: &mut Vec<Outgoing>) -> u64 {
+        let Some(carrier) = self.carrier.get() else { return 0 };
+        let mut queue = self.queue();
+        queue.carried = Carried::Not;
+        if queue.writer.is_none() {
+            return 0;
+        }
+        queue.take_all(self.codec, frames);
+        // Which of them has to be read from the log was found only now.
+        queue.rung |= !queue.behind.is_empty();
+        queue.let_go();
+        let delivered = std::mem::take(&mut queue.delivered);
+        if frames.is_empty() {
+            // The writing side was here meanwhile.
+            if queue.rung {
+                ring(queue);
+            }
+            return delivered;
+        }
+        queue.carried = Carried::Now;
+        drop(queue);
+        let mut carrying = Carrying { outbox: self, frames, written: false };
+        carrying.written = carrier.wire().try_write(carrying.frames);
+        delivered
+    }
+
+    /// The courier that was called does not come.
+    pub(super) fn not_carried(&self) {
+        let mut queue = self.queue();
+        queue.carried = Carried::Not;
+        ring(queue);
     }
 
     /// A subscription that stands here takes its frames from the channel, if they are there.
@@ -374,25 +452,22 @@ impl Outbox {
     fn poll_take(&self, cx: &mut Context<'_>, batch: &mut Vec<Outgoing>, positions: bool) -> Poll<Taken> {
         let mut queue = self.queue();
         let queue = &mut *queue;
+        if queue.carried == Carried::Now {
+            register(&mut queue.writer, cx);
+            return Poll::Pending;
+        }
         if std::mem::take(&mut queue.rung) {
             queue.behind.append(&mut queue.waiting);
         }
-        let control = |bytes| Outgoing { bytes, lane: Lane::Control };
-        if !queue.answers.is_empty() {
-            batch.extend(queue.answers.drain(..));
-            queue.wake_reader();
-        }
-        batch.extend(queue.events.drain(..).map(control));
-        batch.extend(queue.messages.drain(..).map(|message| control(message.bytes(self.codec))));
-        batch.extend(queue.live.drain(..));
-        queue.live_bytes = 0;
-        if queue.farewell.is_none() {
-            queue.take_frames(self.codec, batch);
-        }
+        let left = queue.left.take();
+        let unwritten = left.is_some();
+        batch.extend(left.into_iter().flatten());
+        queue.take_all(self.codec, batch);
         // Who is told goodbye gets what waits for it, and no more: the log is there for its next connection.
         let behind = if queue.farewell.is_none() { queue.next_behind() } else { None };
-        let farewell = if batch.is_empty() { queue.farewell.clone() } else { None };
-        if batch.is_empty() && behind.is_none() && farewell.is_none() {
+        let nothing = batch.is_empty() && !unwritten;
+        let farewell = if nothing { queue.farewell.clone() } else { None };
+        if nothing && behind.is_none() && farewell.is_none() {
             // Nobody keeps a busy hour's memory through a quiet night.
             queue.let_go();
             // Nor room for what never came.
@@ -403,7 +478,8 @@ impl Outbox {
             return Poll::Pending;
         }
         let positions = if positions { queue.positions() } else { Vec::new() };
-        Poll::Ready(Taken { behind, positions, delivered: std::mem::take(&mut queue.delivered), farewell })
+        let delivered = std::mem::take(&mut queue.delivered);
+        Poll::Ready(Taken { behind, positions, delivered, unwritten, farewell })
     }
 
     /// Notes how far a subscription was read from the log.
@@ -496,6 +572,30 @@ impl Outbox {
     }
 }
 
+/// A courier is writing. Whether it can or panics, the writing side has its turn afterwards.
+struct Carrying<'a> {
+    outbox: &'a Arc<Outbox>,
+    frames: &'a mut Vec<Outgoing>,
+    /// The wire took all of it.
+    written: bool,
+}
+
+impl Drop for Carrying<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.outbox.queue();
+        queue.carried = Carried::Not;
+        if !self.written {
+            queue.left = Some(std::mem::take(self.frames));
+        }
+        if !self.written || queue.rung {
+            ring(queue);
+        } else if !queue.taking.is_empty() {
+            // There was more than one write bears.
+            self.outbox.call(queue);
+        }
+    }
+}
+
 /// The writing side has something to look at.
 fn ring(mut queue: MutexGuard<'_, Queue>) {
     queue.rung = true;
@@ -560,6 +660,22 @@ impl Queue {
         let begun = self.deliveries.iter().filter_map(|(_, place)| place.delivery.as_ref());
         let begun = begun.map(|delivery| (delivery.channel.name().clone(), Some(delivery.cursor)));
         begun.chain(self.resuming.clone()).collect()
+    }
+
+    /// Takes all that is to be written, in its order, up to what one write bears.
+    fn take_all(&mut self, codec: Codec, batch: &mut Vec<Outgoing>) {
+        let control = |bytes| Outgoing { bytes, lane: Lane::Control };
+        if !self.answers.is_empty() {
+            batch.extend(self.answers.drain(..));
+            self.wake_reader();
+        }
+        batch.extend(self.events.drain(..).map(control));
+        batch.extend(self.messages.drain(..).map(|message| control(message.bytes(codec))));
+        batch.extend(self.live.drain(..));
+        self.live_bytes = 0;
+        if self.farewell.is_none() {
+            self.take_frames(codec, batch);
+        }
     }
 
     /// Takes frames out of the channels, of one subscription after the other.

@@ -1,0 +1,304 @@
+//! Couriers and writing sides that share outboxes.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64},
+    task::Wake,
+};
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::task::JoinSet;
+use xpush_protocol::{
+    CloseCode, Codec, Cursor, Epoch, EventName, Json, MessageId, Payload, Pong, ServerFrame,
+};
+use xpush_transports::Farewell;
+
+use super::*;
+use crate::{
+    channel::{Channel, Channels},
+    log::{Capacity, KeepByNamespace, Log, Memory},
+    metrics::Metrics,
+    namespace::Policy,
+    publication::Publication,
+    session::outbox::Taken,
+};
+
+const EPOCH: Epoch = Epoch(7);
+
+/// What a wire does that is written to by a courier.
+enum Does {
+    /// Takes so many frames.
+    Takes(usize),
+    /// Takes all, and has not written it.
+    Keeps,
+    Panics,
+}
+
+/// A wire that takes what it is told to, and else all.
+#[derive(Default)]
+struct Wire {
+    got: Mutex<Vec<u64>>,
+    does: Mutex<VecDeque<Does>>,
+    /// Else, it does not take all each fifth time.
+    has_whims: AtomicBool,
+    writes: AtomicUsize,
+}
+
+impl Wire {
+    /// What it does now.
+    fn next(&self) -> Does {
+        let whim = self.writes.fetch_add(1, Ordering::Relaxed);
+        let will = self.does.lock().unwrap().pop_front();
+        will.unwrap_or(match whim % 20 {
+            3 if self.has_whims.load(Ordering::Relaxed) => Does::Takes(0),
+            8 if self.has_whims.load(Ordering::Relaxed) => Does::Takes(1),
+            13 if self.has_whims.load(Ordering::Relaxed) => Does::Keeps,
+            18 if self.has_whims.load(Ordering::Relaxed) => Does::Takes(40),
+            _ => Does::Takes(usize::MAX),
+        })
+    }
+
+    fn will(&self, does: Does) {
+        self.does.lock().unwrap().push_back(does);
+    }
+
+    fn write(&self, frames: impl IntoIterator<Item = Outgoing>) {
+        self.got.lock().unwrap().extend(frames.into_iter().filter_map(|frame| offset(&frame.bytes)));
+    }
+
+    fn written(&self) -> u64 {
+        self.got.lock().unwrap().len() as u64
+    }
+
+    fn got(&self) -> Vec<u64> {
+        self.got.lock().unwrap().clone()
+    }
+}
+
+impl TryWrite for Wire {
+    fn try_write(&self, frames: &mut Vec<Outgoing>) -> bool {
+        let does = self.next();
+        let takes = match does {
+            Does::Takes(takes) => takes.min(frames.len()),
+            Does::Panics => panic!("as the test wants it"),
+            Does::Keeps => frames.len(),
+        };
+        self.write(frames.drain(..takes));
+        frames.is_empty() && !matches!(does, Does::Keeps)
+    }
+}
+
+fn offset(frame: &Bytes) -> Option<u64> {
+    serde_json::from_slice::<Value>(frame).unwrap()["publication"]["offset"].as_u64()
+}
+
+fn publication(offset: u64) -> Arc<Publication> {
+    Arc::new(Publication {
+        offset,
+        message_id: MessageId::random(),
+        event: EventName::default(),
+        payload: Payload::Json(Json::from_value(&"x".repeat(100)).unwrap()),
+        user: None,
+        time: 0,
+        reply_to: None,
+    })
+}
+
+/// A channel that stands at 0.
+async fn channel() -> Arc<Channel> {
+    let capacity = Capacity { channels: 10, bytes: 1 << 20 };
+    let log: Arc<dyn Log> = Arc::new(Memory::new(KeepByNamespace::new(), capacity));
+    let channels = Channels::default();
+    let name = "live:a".parse().unwrap();
+    let first = Arc::new(Outbox::new(Codec::Json));
+    let key = first.reserve();
+    let (channel, first) =
+        channels.enter(&name, &Policy::default(), &log, |channel| channel.add(&first, key, false));
+    channel.remove(first);
+    channel.delivered().await.unwrap();
+    channel.begin_at(Cursor { epoch: EPOCH, offset: 0 });
+    channel
+}
+
+fn couriers() -> Couriers {
+    Couriers::new(&Arc::new(Metrics::default()))
+}
+
+/// A session that is live in the channel, and what wakes its writing side.
+struct Session {
+    outbox: Arc<Outbox>,
+    wire: Arc<Wire>,
+    woken: Arc<Count>,
+}
+
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Session {
+    fn of(channel: &Arc<Channel>, couriers: &Couriers) -> Self {
+        let (outbox, wire) = (Arc::new(Outbox::new(Codec::Json)), Arc::new(Wire::default()));
+        outbox.carried_by(couriers.carrier(Arc::clone(&wire) as _));
+        let key = outbox.reserve();
+        let subscriber = channel.add(&outbox, key, false);
+        let (at, answer) = (Cursor { epoch: EPOCH, offset: 0 }, ServerFrame::Pong(Pong { id: 1 }));
+        outbox.begin(key, Arc::clone(channel), subscriber, at, &answer);
+        let session = Self { outbox, wire, woken: Arc::default() };
+        assert!(session.take().is_some_and(|(taken, _)| taken.behind.is_some()));
+        assert!(channel.try_go_live(&session.outbox, key, at));
+        session
+    }
+
+    /// What the writing side takes; it waits if that is nothing.
+    fn take(&self) -> Option<(Taken, Vec<u64>)> {
+        let (waker, mut batch) = (Waker::from(Arc::clone(&self.woken)), Vec::new());
+        let taken =
+            std::pin::pin!(self.outbox.take(&mut batch, false)).poll(&mut Context::from_waker(&waker));
+        match taken {
+            Poll::Ready(taken) => {
+                Some((taken, batch.iter().filter_map(|frame| offset(&frame.bytes)).collect()))
+            }
+            Poll::Pending => None,
+        }
+    }
+
+    fn woken(&self) -> usize {
+        self.woken.0.load(Ordering::Relaxed)
+    }
+}
+
+fn deliver(channel: &Channel, offsets: impl IntoIterator<Item = u64>) {
+    offsets.into_iter().for_each(|offset| channel.deliver(EPOCH, &publication(offset)));
+}
+
+#[tokio::test]
+async fn a_courier_writes_while_the_writing_side_waits_and_does_not_wake_it() {
+    let (channel, couriers) = (channel().await, couriers());
+    let session = Session::of(&channel, &couriers);
+    // Before it waits, it looks by itself.
+    deliver(&channel, [1]);
+    assert_eq!(session.take().map(|(_, offsets)| offsets), Some(vec![1]));
+    assert!(session.take().is_none());
+    deliver(&channel, 2..=4);
+    couriers.finish().await;
+    // More than may wait as it is handed out.
+    deliver(&channel, 5..=300);
+    couriers.finish().await;
+    assert_eq!(session.wire.got(), (2..=300).collect::<Vec<_>>());
+    assert_eq!(session.woken(), 0);
+    // What nobody else can do wakes it.
+    session.outbox.close(Farewell::new(CloseCode::Draining, "the node is stopping"));
+    assert_eq!(session.woken(), 1);
+    assert!(session.take().is_some_and(|(taken, _)| taken.farewell.is_some()));
+}
+
+#[tokio::test]
+async fn what_the_wire_does_not_take_from_a_courier_is_the_first_that_the_writing_side_writes() {
+    let (channel, couriers) = (channel().await, couriers());
+    let session = Session::of(&channel, &couriers);
+    for (round, does) in [Does::Takes(1), Does::Takes(0), Does::Keeps].into_iter().enumerate() {
+        let (first, takes) = (5 * round as u64 + 1, session.wire.got().len());
+        let took = match does {
+            Does::Takes(takes) => takes as u64,
+            _ => 3,
+        };
+        assert!(session.take().is_none());
+        session.wire.will(does);
+        deliver(&channel, first..first + 3);
+        couriers.finish().await;
+        assert_eq!(session.wire.got()[takes..], (first..first + took).collect::<Vec<_>>());
+        assert_eq!(session.woken(), round + 1, "the writing side has to go on");
+        // Until it has, no courier may.
+        deliver(&channel, [first + 3, first + 4]);
+        couriers.finish().await;
+        let (taken, offsets) = session.take().expect("it goes on");
+        assert!(taken.unwritten);
+        assert_eq!(offsets, (first + took..first + 5).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn after_a_courier_that_panicked_everybody_gets_everything() {
+    let (channel, couriers) = (channel().await, couriers());
+    // In each line some before and some behind the one.
+    let sessions: Vec<_> = (0..5 * couriers.lines.len()).map(|_| Session::of(&channel, &couriers)).collect();
+    let unlucky = sessions.len() / 2;
+    sessions[unlucky].wire.will(Does::Panics);
+    assert!(sessions.iter().all(|session| session.take().is_none()));
+    deliver(&channel, [1]);
+    couriers.finish().await;
+    assert_eq!(sessions[unlucky].woken(), 1);
+    for (n, session) in sessions.iter().enumerate() {
+        let by_itself = session.take().map_or(Vec::new(), |(_, offsets)| offsets);
+        assert_eq!([session.wire.got(), by_itself].concat(), [1], "session {n}");
+        assert!(session.take().is_none());
+    }
+    deliver(&channel, [2]);
+    couriers.finish().await;
+    assert!(sessions.iter().all(|session| session.wire.got().last() == Some(&2)));
+}
+
+/// Publishers on all cores, wires that take what they like, and writing sides that come in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_writes_each_gets_everything_once_and_in_order() {
+    const PUBLICATIONS: u64 = 20_000;
+    /// Fewer than a channel keeps for those who don't keep up: nobody here reads a log.
+    const AHEAD: u64 = 300;
+    let (channel, couriers) = (channel().await, Arc::new(couriers()));
+    let (next, mut tasks) = (Arc::new(Mutex::new(0)), JoinSet::new());
+    let sessions: Vec<_> = (0..8).map(|_| Arc::new(Session::of(&channel, &couriers))).collect();
+    for seed in 0..2 {
+        let (next, channel, sessions) = (Arc::clone(&next), Arc::clone(&channel), sessions.clone());
+        let random = AtomicU64::new(seed);
+        tasks.spawn(async move {
+            loop {
+                let behind = sessions.iter().map(|session| session.wire.written()).min().unwrap_or(0);
+                {
+                    let mut next = next.lock().unwrap();
+                    if *next == PUBLICATIONS {
+                        return;
+                    }
+                    let burst = 1 + random.fetch_add(7, Ordering::Relaxed) % 50;
+                    let end = PUBLICATIONS.min(*next + burst).min(behind + AHEAD);
+                    let offsets = *next + 1..=end;
+                    *next = end.max(*next);
+                    deliver(&channel, offsets);
+                }
+                yield_now().await;
+            }
+        });
+    }
+    for session in sessions.iter().map(Arc::clone) {
+        session.wire.has_whims.store(true, Ordering::Relaxed);
+        tasks.spawn(async move {
+            let mut batch = Vec::new();
+            loop {
+                let taken = session.outbox.take(&mut batch, false).await;
+                assert!(taken.behind.is_none(), "everything is still in the channel");
+                session.wire.write(batch.drain(..));
+                if taken.farewell.is_some() {
+                    return;
+                }
+                yield_now().await;
+            }
+        });
+    }
+    while sessions.iter().any(|session| session.wire.written() < PUBLICATIONS) {
+        if let Some(ended) = tasks.try_join_next() {
+            ended.unwrap();
+        }
+        yield_now().await;
+    }
+    for session in &sessions {
+        assert_eq!(session.wire.got(), (1..=PUBLICATIONS).collect::<Vec<_>>());
+        session.outbox.close(Farewell::new(CloseCode::Normal, "all was said"));
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap();
+    }
+}
