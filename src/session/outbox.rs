@@ -3,6 +3,8 @@
 //! is too slow for that falls behind, and is read from the log as fast as the client takes it, until it stands where
 //! the channel stands. The log is the slow client's buffer.
 
+mod carrying;
+mod deliveries;
 #[cfg(test)]
 mod tests;
 
@@ -14,15 +16,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use slab::Slab;
-use xpush_protocol::{ChannelName, Codec, Cursor, Lag, ServerFrame};
+use xpush_protocol::{ChannelName, Codec, Cursor, ServerFrame};
 use xpush_transports::{Farewell, Lane, Outgoing};
 
+use self::{
+    carrying::Carried,
+    deliveries::{Deliveries, Pace},
+};
 use super::{
     courier::Carrier,
     recheck::{Recheck, Rechecks},
 };
-use crate::channel::{Channel, Encoded, SubscriberKey, Took};
+use crate::channel::{Channel, Encoded, SubscriberKey};
+
+pub use self::deliveries::DeliveryKey;
 
 /// Live publications that may wait. From there on a subscription takes its frames from the channel, which keeps each once
 /// for all; and from the log, if it does not keep up with that either.
@@ -41,15 +48,6 @@ const MESSAGES_CAPACITY: usize = 64;
 
 /// Publications that a connection without work keeps room for: the next one needs no allocation.
 const IDLE_ROOM: usize = 4;
-
-/// A subscription's place in its session's outbox. Never used twice: what is still under way for an ended subscription
-/// must not touch the next one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DeliveryKey {
-    place: usize,
-    /// A place is used again, a number is not.
-    number: u64,
-}
 
 /// What waits to be written to one connection.
 ///
@@ -80,16 +78,9 @@ struct Queue {
     messages: VecDeque<Arc<Encoded>>,
     live: VecDeque<Outgoing>,
     live_bytes: usize,
-    deliveries: Slab<Place>,
-    numbers: u64,
+    deliveries: Deliveries,
     /// Subscriptions that the client brought with it, or asked for, and that have not begun: its state must not lose them.
     resuming: BTreeMap<ChannelName, Option<Cursor>>,
-    /// They take their frames from their channels, in turn.
-    taking: VecDeque<DeliveryKey>,
-    /// To be read from the log, in turn.
-    behind: VecDeque<DeliveryKey>,
-    /// Behind too, but the log had no more the last time: they are read again once something came.
-    waiting: VecDeque<DeliveryKey>,
     /// Channels whose log could not be read: the session ends them.
     failed: Vec<ChannelName>,
     /// What the session has to ask the directory about again.
@@ -99,49 +90,6 @@ struct Queue {
     farewell: Option<Farewell>,
     /// Publications ever queued, for the metrics.
     delivered: u64,
-}
-
-/// What a courier has to do with an outbox.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Carried {
-    #[default]
-    Not,
-    /// One will come by.
-    Called,
-    /// One is writing: nothing may overtake it.
-    Now,
-}
-
-/// Of a subscription, from its beginning to its end.
-struct Place {
-    number: u64,
-    /// `None`: the log is still asked where it begins.
-    delivery: Option<Delivery>,
-}
-
-/// How far one subscription got.
-struct Delivery {
-    channel: Arc<Channel>,
-    /// Its place in the channel.
-    subscriber: SubscriberKey,
-    /// Behind the last publication that was queued for the wire.
-    cursor: Cursor,
-    pace: Pace,
-    /// The client was told that it lags, and is to be told when it doesn't.
-    lag_told: bool,
-    /// It was live once: from here on falling behind is news.
-    was_live: bool,
-}
-
-/// How a delivery gets what is next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pace {
-    /// From the log.
-    Behind,
-    /// Out of the channel's frames: it is in `taking`.
-    Taking,
-    /// As it is handed out.
-    Live,
 }
 
 /// What was taken out of an outbox.
@@ -174,11 +122,6 @@ impl Outbox {
     #[must_use]
     pub fn codec(&self) -> Codec {
         self.codec
-    }
-
-    /// This wire can be written to by a courier.
-    pub(super) fn carried_by(&self, carrier: Carrier) {
-        let _ = self.carrier.set(carrier);
     }
 
     /// Queues the answer to a command. The caller asked for room first.
@@ -266,7 +209,7 @@ impl Outbox {
     pub(crate) fn push_live(self: &Arc<Self>, key: DeliveryKey, cursor: Cursor, frame: &Arc<Encoded>) {
         let mut guard = self.queue();
         let queue = &mut *guard;
-        let Some(delivery) = delivery(&mut queue.deliveries, key) else { return };
+        let Some(delivery) = queue.deliveries.get(key) else { return };
         match delivery.pace {
             Pace::Live => {}
             // It began to since the channel looked. The writing side was rung for what is there, and looks until it has
@@ -282,79 +225,19 @@ impl Outbox {
         if queue.live.len() >= LIVE_CAPACITY
             || queue.live_bytes + bytes.len() > LIVE_BYTES && !queue.live.is_empty()
         {
-            delivery.channel.frames().begin(delivery.subscriber, cursor, frame);
-            delivery.pace = Pace::Taking;
-            queue.taking.push_back(key);
+            queue.deliveries.begin_to_take(key, cursor, frame);
         } else {
             delivery.cursor = cursor;
             queue.live_bytes += bytes.len();
-            queue.live.push_back(Outgoing { bytes, lane: delivery.channel.lane() });
+            queue.live.push_back(Outgoing { bytes, lane: delivery.lane() });
             queue.delivered += 1;
         }
         self.call(guard);
     }
 
-    /// There is something to write, and nothing else to do: a courier can.
-    fn call(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>) {
-        match (queue.carried, self.carrier.get()) {
-            // Where it does not wait, the writing side looks by itself.
-            (Carried::Not, Some(carrier)) if queue.writer.is_some() => {
-                queue.carried = Carried::Called;
-                drop(queue);
-                carrier.call(Arc::clone(self));
-            }
-            (Carried::Called, _) => {}
-            (Carried::Now, _) => queue.rung = true,
-            (Carried::Not, _) => ring(queue),
-        }
-    }
-
-    /// What a courier does who comes by: it writes what waits, if the writing side does not. `frames` is empty, and is
-    /// again. Gives how many publications that were, for the metrics.
-    pub(super) fn carry(self: &Arc<Self>, frames: &mut Vec<Outgoing>) -> u64 {
-        let Some(carrier) = self.carrier.get() else { return 0 };
-        let mut queue = self.queue();
-        queue.carried = Carried::Not;
-        if queue.writer.is_none() {
-            return 0;
-        }
-        queue.take_all(self.codec, frames);
-        // Which of them has to be read from the log was found only now.
-        queue.rung |= !queue.behind.is_empty();
-        queue.let_go();
-        let delivered = std::mem::take(&mut queue.delivered);
-        if frames.is_empty() {
-            // The writing side was here meanwhile.
-            if queue.rung {
-                ring(queue);
-            }
-            return delivered;
-        }
-        queue.carried = Carried::Now;
-        drop(queue);
-        let mut carrying = Carrying { outbox: self, frames, written: false };
-        carrying.written = carrier.wire().try_write(carrying.frames);
-        delivered
-    }
-
-    /// The courier that was called does not come.
-    pub(super) fn not_carried(&self) {
-        let mut queue = self.queue();
-        queue.carried = Carried::Not;
-        ring(queue);
-    }
-
     /// A subscription that stands here takes its frames from the channel, if they are there.
     pub(super) fn take_frames(&self, key: DeliveryKey, at: Cursor) -> bool {
-        let mut queue = self.queue();
-        let queue = &mut *queue;
-        let Some(delivery) = delivery(&mut queue.deliveries, key) else { return false };
-        let may = delivery.pace == Pace::Behind && delivery.channel.frames().join(delivery.subscriber, at);
-        if may {
-            (delivery.pace, delivery.was_live) = (Pace::Taking, true);
-            queue.taking.push_back(key);
-        }
-        may
+        self.queue().deliveries.join_those_who_take(key, at)
     }
 
     /// Notes what the client is about to subscribe to, and behind what if it comes back: should it be at another node
@@ -370,14 +253,7 @@ impl Outbox {
 
     /// A place for a subscription that is about to begin; `end` has to follow.
     pub(crate) fn reserve(&self) -> DeliveryKey {
-        let mut queue = self.queue();
-        queue.numbers += 1;
-        let number = queue.numbers;
-        if queue.deliveries.is_empty() {
-            // Most sessions have one subscription, or a few.
-            queue.deliveries.reserve_exact(1);
-        }
-        DeliveryKey { place: queue.deliveries.insert(Place { number, delivery: None }), number }
+        self.queue().deliveries.reserve()
     }
 
     /// Begins a subscription behind `cursor`, with its answer before everything that it delivers.
@@ -393,51 +269,25 @@ impl Outbox {
         let mut queue = self.queue();
         queue.answers.push_back(answer);
         queue.forget_resuming(channel.name());
-        if let Some(place) = place(&mut queue.deliveries, key) {
-            let (pace, lag_told, was_live) = (Pace::Behind, false, false);
-            place.delivery = Some(Delivery { channel, subscriber, cursor, pace, lag_told, was_live });
-            queue.behind.push_back(key);
-        }
+        queue.deliveries.begin(key, channel, subscriber, cursor);
         ring(queue);
     }
 
     pub(super) fn end(&self, key: DeliveryKey) {
-        let mut queue = self.queue();
-        if place(&mut queue.deliveries, key).is_some() {
-            let ended = queue.deliveries.remove(key.place);
-            if let Some(Delivery { channel, subscriber, pace: Pace::Taking, .. }) = ended.delivery {
-                channel.frames().leave(subscriber);
-            }
-            queue.taking.retain(|taking| *taking != key);
-            queue.behind.retain(|behind| *behind != key);
-            queue.waiting.retain(|waiting| *waiting != key);
-        }
+        self.queue().deliveries.end(key);
     }
 
     /// Called by the channel, under its lock.
     pub(crate) fn go_live(&self, key: DeliveryKey) {
-        if let Some(delivery) = delivery(&mut self.queue().deliveries, key) {
-            delivery.pace = Pace::Live;
-            delivery.was_live = true;
-        }
+        self.queue().deliveries.go_live(key);
     }
 
     /// What the channel has to say can't be handed out in order: read it from the log. One that is behind already may
     /// have found nothing there the last time.
     pub(crate) fn fall_behind(&self, key: DeliveryKey) {
-        let mut guard = self.queue();
-        let queue = &mut *guard;
-        if let Some(delivery) = delivery(&mut queue.deliveries, key)
-            && delivery.pace != Pace::Behind
-        {
-            if delivery.pace == Pace::Taking {
-                delivery.channel.frames().leave(delivery.subscriber);
-                queue.taking.retain(|taking| *taking != key);
-            }
-            delivery.pace = Pace::Behind;
-            queue.behind.push_back(key);
-        }
-        ring(guard);
+        let mut queue = self.queue();
+        queue.deliveries.fall_behind(key);
+        ring(queue);
     }
 
     /// Moves all that waits into `batch`, which is empty, and gives the next subscription that has to be read from the
@@ -457,14 +307,14 @@ impl Outbox {
             return Poll::Pending;
         }
         if std::mem::take(&mut queue.rung) {
-            queue.behind.append(&mut queue.waiting);
+            queue.deliveries.something_came();
         }
         let left = queue.left.take();
         let unwritten = left.is_some();
         batch.extend(left.into_iter().flatten());
         queue.take_all(self.codec, batch);
         // Who is told goodbye gets what waits for it, and no more: the log is there for its next connection.
-        let behind = if queue.farewell.is_none() { queue.next_behind() } else { None };
+        let behind = if queue.farewell.is_none() { queue.deliveries.next_behind() } else { None };
         let nothing = batch.is_empty() && !unwritten;
         let farewell = if nothing { queue.farewell.clone() } else { None };
         if nothing && behind.is_none() && farewell.is_none() {
@@ -486,7 +336,7 @@ impl Outbox {
     pub(super) fn advance(&self, key: DeliveryKey, cursor: Cursor, publications: u64) {
         let mut queue = self.queue();
         queue.delivered += publications;
-        if let Some(delivery) = delivery(&mut queue.deliveries, key) {
+        if let Some(delivery) = queue.deliveries.get(key) {
             delivery.cursor = cursor;
         }
     }
@@ -494,16 +344,12 @@ impl Outbox {
     /// A subscription that was read from the log and is not at the end yet. Its turn comes again; if the log had
     /// `nothing`, only once something came.
     pub(super) fn still_behind(&self, key: DeliveryKey, nothing: bool) {
-        let mut queue = self.queue();
-        let line = if nothing { &mut queue.waiting } else { &mut queue.behind };
-        line.push_back(key);
+        self.queue().deliveries.still_behind(key, nothing);
     }
 
     /// Whether the client was told that it lags, and so has to be told that it no longer does.
     pub(super) fn take_lag_told(&self, key: DeliveryKey) -> bool {
-        let mut queue = self.queue();
-        let delivery = delivery(&mut queue.deliveries, key);
-        delivery.is_some_and(|delivery| std::mem::take(&mut delivery.lag_told))
+        self.queue().deliveries.take_lag_told(key)
     }
 
     /// What is queued is still written, then the connection ends. The first reason holds.
@@ -517,10 +363,8 @@ impl Outbox {
     /// The log could not be read for this subscription.
     pub(super) fn fail(&self, key: DeliveryKey) {
         let mut queue = self.queue();
-        let Some(failed) = place(&mut queue.deliveries, key).and_then(|place| place.delivery.take()) else {
-            return;
-        };
-        queue.failed.push(failed.channel.name().clone());
+        let Some(failed) = queue.deliveries.fail(key) else { return };
+        queue.failed.push(failed);
         queue.wake_reader();
     }
 
@@ -572,30 +416,6 @@ impl Outbox {
     }
 }
 
-/// A courier is writing. Whether it can or panics, the writing side has its turn afterwards.
-struct Carrying<'a> {
-    outbox: &'a Arc<Outbox>,
-    frames: &'a mut Vec<Outgoing>,
-    /// The wire took all of it.
-    written: bool,
-}
-
-impl Drop for Carrying<'_> {
-    fn drop(&mut self) {
-        let mut queue = self.outbox.queue();
-        queue.carried = Carried::Not;
-        if !self.written {
-            queue.left = Some(std::mem::take(self.frames));
-        }
-        if !self.written || queue.rung {
-            ring(queue);
-        } else if !queue.taking.is_empty() {
-            // There was more than one write bears.
-            self.outbox.call(queue);
-        }
-    }
-}
-
 /// The writing side has something to look at.
 fn ring(mut queue: MutexGuard<'_, Queue>) {
     queue.rung = true;
@@ -610,16 +430,6 @@ fn register(place: &mut Option<Waker>, cx: &Context<'_>) {
     if !place.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
         *place = Some(cx.waker().clone());
     }
-}
-
-/// `None`: its subscription ended.
-fn place(places: &mut Slab<Place>, key: DeliveryKey) -> Option<&mut Place> {
-    places.get_mut(key.place).filter(|place| place.number == key.number)
-}
-
-/// `None`: its subscription ended, or has not begun.
-fn delivery(places: &mut Slab<Place>, key: DeliveryKey) -> Option<&mut Delivery> {
-    place(places, key).and_then(|place| place.delivery.as_mut())
 }
 
 impl Queue {
@@ -654,12 +464,11 @@ impl Queue {
         if self.live.capacity() > IDLE_ROOM {
             self.live = VecDeque::new();
         }
+        self.deliveries.let_go();
     }
 
     fn positions(&self) -> Vec<(ChannelName, Option<Cursor>)> {
-        let begun = self.deliveries.iter().filter_map(|(_, place)| place.delivery.as_ref());
-        let begun = begun.map(|delivery| (delivery.channel.name().clone(), Some(delivery.cursor)));
-        begun.chain(self.resuming.clone()).collect()
+        self.deliveries.positions().chain(self.resuming.clone()).collect()
     }
 
     /// Takes all that is to be written, in its order, up to what one write bears.
@@ -674,51 +483,7 @@ impl Queue {
         batch.extend(self.live.drain(..));
         self.live_bytes = 0;
         if self.farewell.is_none() {
-            self.take_frames(codec, batch);
+            self.delivered += self.deliveries.take_frames(codec, batch);
         }
-    }
-
-    /// Takes frames out of the channels, of one subscription after the other.
-    fn take_frames(&mut self, codec: Codec, batch: &mut Vec<Outgoing>) {
-        let mut room = TAKE_BYTES;
-        while room > 0
-            && let Some(key) = self.taking.pop_front()
-        {
-            let Some(delivery) = delivery(&mut self.deliveries, key) else { continue };
-            let Delivery { channel, subscriber, cursor, .. } = delivery;
-            let before = batch.len();
-            let took = channel.frames().take(*subscriber, cursor, codec, channel.lane(), &mut room, batch);
-            self.delivered += (batch.len() - before) as u64;
-            match took {
-                Took::Some => self.taking.push_back(key),
-                Took::All => {
-                    delivery.pace = Pace::Live;
-                    if std::mem::take(&mut delivery.lag_told) {
-                        let lag = Lag { channel: channel.name().clone(), behind: 0 };
-                        let bytes = codec.encode(&ServerFrame::Lag(lag));
-                        batch.push(Outgoing { bytes, lane: Lane::Control });
-                    }
-                }
-                Took::Gone => {
-                    delivery.pace = Pace::Behind;
-                    self.behind.push_back(key);
-                }
-            }
-        }
-        if self.taking.is_empty() && self.taking.capacity() > 0 {
-            self.taking = VecDeque::new();
-        }
-    }
-
-    fn next_behind(&mut self) -> Option<Behind> {
-        while let Some(key) = self.behind.pop_front() {
-            if let Some(delivery) = delivery(&mut self.deliveries, key) {
-                let tell = delivery.was_live && !delivery.lag_told;
-                delivery.lag_told |= tell;
-                let (channel, cursor) = (Arc::clone(&delivery.channel), delivery.cursor);
-                return Some(Behind { key, channel, cursor, tell });
-            }
-        }
-        None
     }
 }
