@@ -3,7 +3,7 @@
 //! A message's way through this crate, and the order to read it in: a transport accepts a connection, `session`
 //! turns its bytes into commands and checks what they may do, `node` puts a publish into the `log`, which gives it
 //! its place, the `broker` carries it to every node with subscribers, and `channel` hands it to each subscriber's
-//! `session::Outbox`, whose owner writes it to the wire.
+//! `session::Outbox`, out of which a courier or the session itself writes it to the wire.
 //!
 //! Invariant: nothing in the core names a vendor or a transport. Backends are features, and only the program wires
 //! them; `cargo check --lib --no-default-features` proves it.

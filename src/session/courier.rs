@@ -12,11 +12,11 @@ use std::{
     collections::VecDeque,
     future::poll_fn,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
-    thread::{available_parallelism, panicking},
+    thread::available_parallelism,
 };
 
 use tokio::task::yield_now;
@@ -26,8 +26,8 @@ use xpush_transports::{Outgoing, TryWrite};
 use super::Outbox;
 use crate::metrics::Metrics;
 
-/// Outboxes that a courier looks at before it lets other tasks have their turn. Where the wire is encrypted, each takes up
-/// to two of the 128 steps that tokio gives a task.
+/// Outboxes that a courier looks at before it lets other tasks have their turn. Where the wire is encrypted, each mostly
+/// takes two of the 128 steps that tokio gives a task at once; a wire for which none is left looks full.
 const ROUND: usize = 64;
 
 /// Room that a courier keeps while nobody waits, for outboxes and for frames.
@@ -62,13 +62,16 @@ struct Waiting {
 /// Whom an outbox calls, and how that one writes.
 pub(super) struct Carrier {
     line: Arc<Line>,
-    wire: Arc<dyn TryWrite>,
+    /// Gone with the session's writer.
+    wire: Weak<dyn TryWrite>,
 }
 
 /// The outboxes that a courier has taken on.
 struct Round {
     line: Arc<Line>,
     outboxes: VecDeque<Arc<Outbox>>,
+    /// It has gone because nobody waits.
+    is_over: bool,
 }
 
 impl Couriers {
@@ -81,18 +84,26 @@ impl Couriers {
     }
 
     /// For a session whose wire others can write to.
-    pub(super) fn carrier(&self, wire: Arc<dyn TryWrite>) -> Carrier {
+    pub(super) fn carrier(&self, wire: Weak<dyn TryWrite>) -> Carrier {
         let next = self.next.fetch_add(1, Ordering::Relaxed) % self.lines.len();
         Carrier { line: Arc::clone(&self.lines[next]), wire }
     }
 
     /// Waits for all couriers, which go once nobody waits for them. There must be nobody left who calls one.
     pub(crate) async fn finish(&self) {
-        for line in &self.lines {
-            line.close();
-        }
+        self.close();
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    fn close(&self) {
+        self.lines.iter().for_each(|line| line.close());
+    }
+}
+
+impl Drop for Couriers {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -112,14 +123,14 @@ impl Carrier {
         }
     }
 
-    pub(super) fn wire(&self) -> &dyn TryWrite {
-        &*self.wire
+    pub(super) fn try_write(&self, frames: &mut Vec<Outgoing>) -> bool {
+        self.wire.upgrade().is_some_and(|wire| wire.try_write(frames))
     }
 }
 
 /// A courier's life.
 async fn walk(line: Arc<Line>) {
-    let mut round = Round { line: Arc::clone(&line), outboxes: VecDeque::new() };
+    let mut round = Round { line: Arc::clone(&line), outboxes: VecDeque::new(), is_over: false };
     let (mut frames, mut carried) = (Vec::new(), 0_usize);
     while poll_fn(|cx| line.poll_take_on(cx, &mut round.outboxes, &mut frames)).await {
         while let Some(outbox) = round.outboxes.pop_front() {
@@ -130,6 +141,7 @@ async fn walk(line: Arc<Line>) {
             }
         }
     }
+    round.is_over = true;
 }
 
 impl Line {
@@ -173,11 +185,16 @@ impl Line {
 
 impl Drop for Round {
     /// A courier goes when nobody waits; but for a panic, which is a bug of ours, and for a runtime that ends. Then those
-    /// that it took on write for themselves, and the next one that calls gets another courier.
+    /// that wait write for themselves, and the next one that calls gets another courier.
     fn drop(&mut self) {
-        if panicking() || !self.outboxes.is_empty() {
-            self.line.waiting().served = false;
-            self.outboxes.drain(..).for_each(|outbox| outbox.not_carried());
+        if self.is_over {
+            return;
         }
+        let called = {
+            let mut waiting = self.line.waiting();
+            waiting.served = false;
+            std::mem::take(&mut waiting.outboxes)
+        };
+        self.outboxes.drain(..).chain(called).for_each(|outbox| outbox.not_carried());
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! This is what one connection goes through: `entry` lets the client in, `command` does what it asks, `subscription`
 //! holds what it listens to, `outbox` keeps what waits for it, and `delivery` writes that to the wire. One task
-//! a connection runs all of it, but that a `courier` writes to many in one go; nothing here is detached, and an append that is under way is awaited even when
-//! the client is gone.
+//! a connection runs all of it, but that a `courier` writes to many in one go; nothing here is detached, and an append
+//! that is under way is awaited even when the client is gone.
 //!
 //! Invariant: nothing about a client needs to survive here for it to come back right. It brings its cursors.
 

@@ -64,12 +64,12 @@ pub struct Outbox {
 
 #[derive(Default)]
 struct Queue {
-    /// Something came since the writing side looked.
+    /// Something came since the writing side looked that is more than a courier could do.
     rung: bool,
     carried: Carried,
     /// Frames that the wire did not take from the courier, be it none: the writing side goes on with them.
     left: Option<Vec<Outgoing>>,
-    /// Of the writing side, while it waits.
+    /// Of the writing side, while it waits and only then: a courier goes by it.
     writer: Option<Waker>,
     /// Of the reading side, while it waits for room for answers, or for something to look after.
     reader: Option<Waker>,
@@ -93,6 +93,7 @@ struct Queue {
 }
 
 /// What was taken out of an outbox.
+#[derive(Default)]
 pub(super) struct Taken {
     pub(super) behind: Option<Behind>,
     pub(super) positions: Vec<(ChannelName, Option<Cursor>)>,
@@ -212,8 +213,8 @@ impl Outbox {
         let Some(delivery) = queue.deliveries.get(key) else { return };
         match delivery.pace {
             Pace::Live => {}
-            // It began to since the channel looked. The writing side was rung for what is there, and looks until it has
-            // all.
+            // It began to since the channel looked. A courier was called for what is there, or the writing side rung, and
+            // looks until it has all.
             Pace::Taking => return,
             // It may have found nothing in the log the last time that it looked.
             Pace::Behind => return ring(guard),
@@ -306,18 +307,20 @@ impl Outbox {
             register(&mut queue.writer, cx);
             return Poll::Pending;
         }
+        if let Some(left) = queue.left.take() {
+            // By itself: it is as much as one write bears.
+            *batch = left;
+            queue.writer = None;
+            return Poll::Ready(Taken { unwritten: true, ..Taken::default() });
+        }
         if std::mem::take(&mut queue.rung) {
             queue.deliveries.something_came();
         }
-        let left = queue.left.take();
-        let unwritten = left.is_some();
-        batch.extend(left.into_iter().flatten());
         queue.take_all(self.codec, batch);
         // Who is told goodbye gets what waits for it, and no more: the log is there for its next connection.
         let behind = if queue.farewell.is_none() { queue.deliveries.next_behind() } else { None };
-        let nothing = batch.is_empty() && !unwritten;
-        let farewell = if nothing { queue.farewell.clone() } else { None };
-        if nothing && behind.is_none() && farewell.is_none() {
+        let farewell = if batch.is_empty() { queue.farewell.clone() } else { None };
+        if batch.is_empty() && behind.is_none() && farewell.is_none() {
             // Nobody keeps a busy hour's memory through a quiet night.
             queue.let_go();
             // Nor room for what never came.
@@ -329,7 +332,9 @@ impl Outbox {
         }
         let positions = if positions { queue.positions() } else { Vec::new() };
         let delivered = std::mem::take(&mut queue.delivered);
-        Poll::Ready(Taken { behind, positions, delivered, unwritten, farewell })
+        // It does not wait, whatever it was woken by: until it does, nobody else may write.
+        queue.writer = None;
+        Poll::Ready(Taken { behind, positions, delivered, unwritten: false, farewell })
     }
 
     /// Notes how far a subscription was read from the log.

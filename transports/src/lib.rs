@@ -28,7 +28,7 @@ pub use admission::{Admission, Permit, Refused};
 #[cfg(any(feature = "websocket", feature = "longpoll"))]
 pub use refusal::host;
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Weak, time::Duration};
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -69,8 +69,8 @@ pub trait Writer: Send + 'static {
     /// Waits while the peer does not take them. Not cancel safe: dropped half-way, the connection is of no use.
     fn write(&mut self, frames: &mut Vec<Outgoing>) -> impl Future<Output = Result<(), Closed>> + Send;
 
-    /// A way to write for those who can't wait. `None`: this wire has none.
-    fn beside(&self) -> Option<Arc<dyn TryWrite>> {
+    /// A way to write for those who can't wait, until this is gone. `None`: this wire has none.
+    fn beside(&self) -> Option<Weak<dyn TryWrite>> {
         None
     }
 

@@ -5,7 +5,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use bytes::Bytes;
@@ -76,7 +76,7 @@ pub struct Reader {
 
 #[derive(Debug)]
 pub struct Writer {
-    pipe: mpsc::Sender<Parcel>,
+    pipe: Arc<mpsc::Sender<Parcel>>,
 }
 
 #[derive(Debug)]
@@ -111,11 +111,11 @@ impl Dialer {
                 patience: Some(Patience::with_stranger(&self.settings)),
                 _permit: Some(permit),
             },
-            writer: Writer { pipe: to_client },
+            writer: Writer { pipe: Arc::new(to_client) },
         };
         self.dialled.send(server).await.map_err(|_| DialError::ShutDown)?;
         let reader = Reader { pipe: from_server, frame_limit, patience: None, _permit: None };
-        Ok(Connection { peer, reader, writer: Writer { pipe: to_server } })
+        Ok(Connection { peer, reader, writer: Writer { pipe: Arc::new(to_server) } })
     }
 }
 
@@ -174,8 +174,8 @@ impl crate::Writer for Writer {
         Ok(())
     }
 
-    fn beside(&self) -> Option<Arc<dyn TryWrite>> {
-        Some(Arc::new(self.pipe.clone()))
+    fn beside(&self) -> Option<Weak<dyn TryWrite>> {
+        Some(Arc::downgrade(&self.pipe) as _)
     }
 
     async fn close(self, close: Farewell) {

@@ -3,11 +3,12 @@
 use std::{
     sync::atomic::{AtomicBool, AtomicU64},
     task::Wake,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
 use xpush_protocol::{
     CloseCode, Codec, Cursor, Epoch, EventName, Json, MessageId, Payload, Pong, ServerFrame,
 };
@@ -31,7 +32,8 @@ enum Does {
     Takes(usize),
     /// Takes all, and has not written it.
     Keeps,
-    Panics,
+    /// Takes all, after this.
+    After(Box<dyn FnOnce() + Send>),
 }
 
 /// A wire that takes what it is told to, and else all.
@@ -77,14 +79,14 @@ impl Wire {
 
 impl TryWrite for Wire {
     fn try_write(&self, frames: &mut Vec<Outgoing>) -> bool {
-        let does = self.next();
-        let takes = match does {
-            Does::Takes(takes) => takes.min(frames.len()),
-            Does::Panics => panic!("as the test wants it"),
-            Does::Keeps => frames.len(),
-        };
+        let (mut all, mut takes) = (true, frames.len());
+        match self.next() {
+            Does::Takes(most) => takes = takes.min(most),
+            Does::After(this) => this(),
+            Does::Keeps => all = false,
+        }
         self.write(frames.drain(..takes));
-        frames.is_empty() && !matches!(does, Does::Keeps)
+        all && frames.is_empty()
     }
 }
 
@@ -143,7 +145,7 @@ impl Wake for Count {
 impl Session {
     fn of(channel: &Arc<Channel>, couriers: &Couriers) -> Self {
         let (outbox, wire) = (Arc::new(Outbox::new(Codec::Json)), Arc::new(Wire::default()));
-        outbox.carried_by(couriers.carrier(Arc::clone(&wire) as _));
+        outbox.carried_by(couriers.carrier(Arc::downgrade(&wire) as _));
         let key = outbox.reserve();
         let subscriber = channel.add(&outbox, key, false);
         let (at, answer) = (Cursor { epoch: EPOCH, offset: 0 }, ServerFrame::Pong(Pong { id: 1 }));
@@ -172,6 +174,15 @@ impl Session {
     }
 }
 
+async fn until(mut condition: impl FnMut() -> bool) {
+    let waits = async {
+        while !condition() {
+            yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(60), waits).await.expect("it comes to pass");
+}
+
 fn deliver(channel: &Channel, offsets: impl IntoIterator<Item = u64>) {
     offsets.into_iter().for_each(|offset| channel.deliver(EPOCH, &publication(offset)));
 }
@@ -185,16 +196,50 @@ async fn a_courier_writes_while_the_writing_side_waits_and_does_not_wake_it() {
     assert_eq!(session.take().map(|(_, offsets)| offsets), Some(vec![1]));
     assert!(session.take().is_none());
     deliver(&channel, 2..=4);
-    couriers.finish().await;
+    until(|| session.wire.written() == 3).await;
     // More than may wait as it is handed out.
     deliver(&channel, 5..=300);
-    couriers.finish().await;
+    until(|| session.wire.written() == 299).await;
     assert_eq!(session.wire.got(), (2..=300).collect::<Vec<_>>());
     assert_eq!(session.woken(), 0);
     // What nobody else can do wakes it.
     session.outbox.close(Farewell::new(CloseCode::Draining, "the node is stopping"));
     assert_eq!(session.woken(), 1);
     assert!(session.take().is_some_and(|(taken, _)| taken.farewell.is_some()));
+}
+
+#[tokio::test]
+async fn no_courier_overtakes_a_writing_side_that_looked_without_being_woken() {
+    let (channel, couriers) = (channel().await, couriers());
+    let session = Session::of(&channel, &couriers);
+    assert!(session.take().is_none());
+    deliver(&channel, [1]);
+    // The courier was called; but the wire, or anything else, had this one look first, and it writes.
+    assert_eq!(session.take().map(|(_, offsets)| offsets), Some(vec![1]));
+    deliver(&channel, [2]);
+    couriers.finish().await;
+    assert_eq!(session.wire.got(), [0_u64; 0]);
+    assert_eq!(session.take().map(|(_, offsets)| offsets), Some(vec![2]));
+}
+
+#[tokio::test]
+async fn no_writing_side_overtakes_a_courier_that_writes() {
+    let (channel, couriers) = (channel().await, couriers());
+    let session = Arc::new(Session::of(&channel, &couriers));
+    assert!(session.take().is_none());
+    session.wire.will(Does::After(Box::new({
+        let (channel, session) = (Arc::clone(&channel), Arc::clone(&session));
+        move || {
+            deliver(&channel, [2]);
+            session.outbox.push_answer(&ServerFrame::Pong(Pong { id: 2 }));
+            assert!(session.take().is_none());
+        }
+    })));
+    deliver(&channel, [1]);
+    couriers.finish().await;
+    assert_eq!(session.wire.got(), [1]);
+    assert_eq!(session.woken(), 2, "by the answer, and once the courier had gone");
+    assert_eq!(session.take().map(|(_, offsets)| offsets), Some(vec![2]));
 }
 
 #[tokio::test]
@@ -216,31 +261,42 @@ async fn what_the_wire_does_not_take_from_a_courier_is_the_first_that_the_writin
         // Until it has, no courier may.
         deliver(&channel, [first + 3, first + 4]);
         couriers.finish().await;
-        let (taken, offsets) = session.take().expect("it goes on");
+        let (taken, left) = session.take().expect("it goes on");
         assert!(taken.unwritten);
-        assert_eq!(offsets, (first + took..first + 5).collect::<Vec<_>>());
+        assert_eq!(left, (first + took..first + 3).collect::<Vec<_>>());
+        assert_eq!(session.take().map(|(_, offsets)| offsets), Some(vec![first + 3, first + 4]));
     }
 }
 
 #[tokio::test]
-async fn after_a_courier_that_panicked_everybody_gets_everything() {
-    let (channel, couriers) = (channel().await, couriers());
-    // In each line some before and some behind the one.
-    let sessions: Vec<_> = (0..5 * couriers.lines.len()).map(|_| Session::of(&channel, &couriers)).collect();
+async fn after_a_courier_that_panicked_everybody_else_gets_everything() {
+    let (first, second, couriers) = (channel().await, channel().await, couriers());
+    // In each line some before and some behind the one, and one that calls meanwhile.
+    let sessions: Vec<_> = (0..5 * couriers.lines.len()).map(|_| Session::of(&first, &couriers)).collect();
+    let others: Vec<_> = (0..couriers.lines.len()).map(|_| Session::of(&second, &couriers)).collect();
+    assert!(sessions.iter().chain(&others).all(|session| session.take().is_none()));
     let unlucky = sessions.len() / 2;
-    sessions[unlucky].wire.will(Does::Panics);
-    assert!(sessions.iter().all(|session| session.take().is_none()));
-    deliver(&channel, [1]);
+    sessions[unlucky].wire.will(Does::After(Box::new({
+        let second = Arc::clone(&second);
+        move || {
+            deliver(&second, [1]);
+            panic!("as the test wants it");
+        }
+    })));
+    deliver(&first, [1]);
     couriers.finish().await;
-    assert_eq!(sessions[unlucky].woken(), 1);
-    for (n, session) in sessions.iter().enumerate() {
+    let (taken, _) = sessions[unlucky].take().expect("it has to go");
+    assert_eq!(taken.farewell.map(|farewell| farewell.code), Some(CloseCode::Internal));
+    let rest = || sessions.iter().enumerate().filter(|(n, _)| *n != unlucky).map(|(_, session)| session);
+    for session in rest().chain(&others) {
         let by_itself = session.take().map_or(Vec::new(), |(_, offsets)| offsets);
-        assert_eq!([session.wire.got(), by_itself].concat(), [1], "session {n}");
+        assert_eq!([session.wire.got(), by_itself].concat(), [1]);
         assert!(session.take().is_none());
     }
-    deliver(&channel, [2]);
+    deliver(&first, [2]);
+    deliver(&second, [2]);
     couriers.finish().await;
-    assert!(sessions.iter().all(|session| session.wire.got().last() == Some(&2)));
+    assert!(rest().chain(&others).all(|session| session.wire.got().last() == Some(&2)));
 }
 
 /// Publishers on all cores, wires that take what they like, and writing sides that come in between.
@@ -288,12 +344,13 @@ async fn whoever_writes_each_gets_everything_once_and_in_order() {
             }
         });
     }
-    while sessions.iter().any(|session| session.wire.written() < PUBLICATIONS) {
+    until(|| {
         if let Some(ended) = tasks.try_join_next() {
             ended.unwrap();
         }
-        yield_now().await;
-    }
+        sessions.iter().all(|session| session.wire.written() == PUBLICATIONS)
+    })
+    .await;
     for session in &sessions {
         assert_eq!(session.wire.got(), (1..=PUBLICATIONS).collect::<Vec<_>>());
         session.outbox.close(Farewell::new(CloseCode::Normal, "all was said"));

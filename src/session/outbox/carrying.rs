@@ -1,8 +1,12 @@
 //! How a courier writes in the writing side's stead.
 
-use std::sync::{Arc, MutexGuard};
+use std::{
+    sync::{Arc, MutexGuard},
+    thread::panicking,
+};
 
-use xpush_transports::Outgoing;
+use xpush_protocol::CloseCode;
+use xpush_transports::{Farewell, Outgoing};
 
 use super::{Outbox, Queue, ring};
 use crate::session::courier::Carrier;
@@ -43,27 +47,23 @@ impl Outbox {
     /// again. Gives how many publications that were, for the metrics.
     pub(in crate::session) fn carry(self: &Arc<Self>, frames: &mut Vec<Outgoing>) -> u64 {
         let Some(carrier) = self.carrier.get() else { return 0 };
+        // Before the lock: it is dropped after it, also in a panic.
+        let mut carrying = Carrying { outbox: self, frames, written: true };
         let mut queue = self.queue();
-        queue.carried = Carried::Not;
         if queue.writer.is_none() {
+            queue.carried = Carried::Not;
             return 0;
         }
-        queue.take_all(self.codec, frames);
-        // Which of them has to be read from the log was found only now.
-        queue.rung |= queue.deliveries.are_behind();
+        queue.carried = Carried::Now;
+        queue.take_all(self.codec, carrying.frames);
+        // To be read from the log, as only the writing side can; some of it was found only now.
+        queue.rung |= queue.deliveries.need_the_log();
         queue.let_go();
         let delivered = std::mem::take(&mut queue.delivered);
-        if frames.is_empty() {
-            // The writing side was here meanwhile.
-            if queue.rung {
-                ring(queue);
-            }
-            return delivered;
-        }
-        queue.carried = Carried::Now;
         drop(queue);
-        let mut carrying = Carrying { outbox: self, frames, written: false };
-        carrying.written = carrier.wire().try_write(carrying.frames);
+        if !carrying.frames.is_empty() {
+            carrying.written = carrier.try_write(carrying.frames);
+        }
         delivered
     }
 
@@ -75,7 +75,7 @@ impl Outbox {
     }
 }
 
-/// A courier is writing. Whether it can or panics, the writing side has its turn afterwards.
+/// A courier is at it. However that ends, the outbox is the writing side's again.
 struct Carrying<'a> {
     outbox: &'a Arc<Outbox>,
     frames: &'a mut Vec<Outgoing>,
@@ -86,7 +86,15 @@ struct Carrying<'a> {
 impl Drop for Carrying<'_> {
     fn drop(&mut self) {
         let mut queue = self.outbox.queue();
+        if queue.carried != Carried::Now {
+            return;
+        }
         queue.carried = Carried::Not;
+        if panicking() {
+            // Nobody knows what of it was written. Its client does, and comes back with its cursors.
+            drop(queue);
+            return self.outbox.close(Farewell::new(CloseCode::Internal, "a fault of the server's"));
+        }
         if !self.written {
             queue.left = Some(std::mem::take(self.frames));
         }

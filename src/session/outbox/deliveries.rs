@@ -194,9 +194,9 @@ impl Deliveries {
         self.lines.as_ref().is_some_and(|lines| !lines.taking.is_empty())
     }
 
-    /// Whether somebody has to be read from the log.
-    pub(super) fn are_behind(&self) -> bool {
-        self.lines.as_ref().is_some_and(|lines| !lines.behind.is_empty())
+    /// Whether somebody has to be read from the log, now that something came.
+    pub(super) fn need_the_log(&self) -> bool {
+        self.lines.as_ref().is_some_and(|lines| !lines.behind.is_empty() || !lines.waiting.is_empty())
     }
 
     /// Takes frames out of the channels, of one subscription after the other. Gives how many.

@@ -95,7 +95,7 @@ impl Buffered {
         }
     }
 
-    fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(behind) = &mut self.behind else { return Poll::Ready(Ok(())) };
         while !behind.is_empty() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, behind))?;

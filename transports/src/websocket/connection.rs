@@ -7,7 +7,7 @@
 use std::{
     future::{Future as _, poll_fn},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -42,6 +42,10 @@ const READ_BUFFER: usize = 128;
 
 /// A client's frames of one write are joined up to this size before they go to the socket.
 const WRITE_BUFFER: usize = 16 * 1024;
+
+/// What a server's protocol machine has to say itself, to a peer that does not read: beyond it only the newest ping is
+/// answered.
+const CONTROL_BUFFER: usize = 2 * WRITE_BUFFER;
 
 /// Pings that a peer may miss before it is idle. A browser's page can't ping by itself, but its browser answers.
 const PINGS_BEFORE_IDLE: u32 = 3;
@@ -102,7 +106,10 @@ impl Connection {
         patience: Patience,
         permit: Option<Permit>,
     ) -> Self {
-        let config = config(frame_limit);
+        let mut config = config(frame_limit);
+        if role == Role::Server {
+            config = config.max_write_buffer_size(CONTROL_BUFFER);
+        }
         let stream = Buffered::new(stream);
         let socket = WebSocketStream::from_partially_read(stream, read, role, Some(config)).await;
         Self::of(socket, role, peer, patience, permit)
@@ -208,8 +215,8 @@ impl crate::Writer for Writer {
         poll_fn(|cx| self.shared.machine().poll_write(cx, frames)).await
     }
 
-    fn beside(&self) -> Option<Arc<dyn TryWrite>> {
-        Some(Arc::clone(&self.shared) as _)
+    fn beside(&self) -> Option<Weak<dyn TryWrite>> {
+        Some(Arc::downgrade(&self.shared) as _)
     }
 
     async fn close(self, close: Farewell) {
@@ -241,7 +248,7 @@ impl TryWrite for Shared {
 
 impl Shared {
     fn machine(&self) -> MutexGuard<'_, Machine> {
-        // A panic inside the socket's code ends the task that drives it, and with it the connection.
+        // A panic inside the socket's code ends the session, and with it the connection.
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -268,8 +275,9 @@ impl Machine {
     fn poll_write(&mut self, cx: &mut Context<'_>, frames: &mut Vec<Outgoing>) -> Poll<Result<(), Closed>> {
         let Some(socket) = &mut self.socket else { return Poll::Ready(Err(closed_here())) };
         if self.answered_close {
-            // A write that waited is in the way of the answer.
+            // A write that waited is in the way of the answer; and that it is accepted tells not that it is sent.
             ready!(socket.poll_flush_unpin(cx)).map_err(closed)?;
+            ready!(socket.get_mut().poll_behind(cx)).map_err(|error| closed(Error::Io(error)))?;
             return Poll::Ready(Err(Closed::Lost("the peer has closed".into())));
         }
         self.writing = true;
@@ -296,8 +304,11 @@ impl Machine {
     fn try_write(&mut self, frames: &mut Vec<Outgoing>) -> bool {
         match &mut self.socket {
             Some(socket) if self.role == Role::Server && !self.answered_close => {
-                // The next one to write learns what is wrong.
-                write_now(socket, frames).unwrap_or(false)
+                write_now(socket, frames).unwrap_or_else(|_| {
+                    // How far it came, nobody knows.
+                    self.take();
+                    false
+                })
             }
             _ => false,
         }
@@ -313,7 +324,9 @@ impl Machine {
 
     /// Sends what is queued as far as it goes; ready at once. A write that waits will send it anyway.
     fn flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(socket) = self.socket.as_mut().filter(|_| !self.writing) {
+        if let Some(socket) =
+            self.socket.as_mut().filter(|socket| !self.writing || !socket.get_ref().is_behind())
+        {
             let _ = socket.poll_flush_unpin(cx);
         }
         Poll::Ready(())

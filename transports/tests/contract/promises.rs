@@ -336,7 +336,8 @@ pub(crate) async fn what_the_wire_takes_at_once_and_what_its_writer_writes_arriv
     let size = |number: usize| if number.is_multiple_of(3) { FLOOD_FRAME } else { mixed(number) };
     let mut wire: W = start(Settings::default()).await;
     let (client, server) = connect(&mut wire).await;
-    let beside = server.writer.beside().expect("this wire can be written to by others");
+    let beside = server.writer.beside().and_then(|beside| beside.upgrade());
+    let beside = beside.expect("this wire can be written to by others");
     let (mut writer, mut number, mut left) = (server.writer, 0, Vec::new());
     let batch = |number: &mut usize, frames: &mut Vec<Outgoing>| {
         let end = FRAMES.min(*number + 1 + *number % 9);
@@ -352,15 +353,18 @@ pub(crate) async fn what_the_wire_takes_at_once_and_what_its_writer_writes_arriv
         }
         assert!(left.is_empty(), "the wire has taken all of it");
     }
+    assert!(number > 10, "the wire was full at once");
     let reads = tokio::spawn(drain(client.reader, 0..FRAMES, size));
+    let mut taken = 0;
     loop {
         writer.write(&mut left).await.expect("frames go out");
         if number == FRAMES {
             break;
         }
         batch(&mut number, &mut left);
-        beside.try_write(&mut left);
+        taken += usize::from(beside.try_write(&mut left));
     }
+    assert!(taken > 0, "the wire was full for good");
     reads.await.unwrap();
     drop((client.writer, server.reader));
 }
