@@ -9,18 +9,15 @@ use std::{
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::{task::JoinSet, time::timeout};
-use xpush_protocol::{
-    CloseCode, Codec, Cursor, Epoch, EventName, Json, MessageId, Payload, Pong, ServerFrame,
-};
+use xpush_protocol::{CloseCode, Codec, Cursor, Epoch, Pong, ServerFrame};
 use xpush_transports::Farewell;
 
 use super::*;
 use crate::{
     channel::{Channel, Channels},
-    log::{Capacity, KeepByNamespace, Log, Memory},
+    log::{Capacity, KeepByNamespace, Log, Memory, fixture::draft},
     metrics::Metrics,
     namespace::Policy,
-    publication::Publication,
     session::outbox::Taken,
 };
 
@@ -92,18 +89,6 @@ impl TryWrite for Wire {
 
 fn offset(frame: &Bytes) -> Option<u64> {
     serde_json::from_slice::<Value>(frame).unwrap()["publication"]["offset"].as_u64()
-}
-
-fn publication(offset: u64) -> Arc<Publication> {
-    Arc::new(Publication {
-        offset,
-        message_id: MessageId::random(),
-        event: EventName::default(),
-        payload: Payload::Json(Json::from_value(&"x".repeat(100)).unwrap()),
-        user: None,
-        time: 0,
-        reply_to: None,
-    })
 }
 
 /// A channel that stands at 0.
@@ -184,7 +169,9 @@ async fn until(mut condition: impl FnMut() -> bool) {
 }
 
 fn deliver(channel: &Channel, offsets: impl IntoIterator<Item = u64>) {
-    offsets.into_iter().for_each(|offset| channel.deliver(EPOCH, &publication(offset)));
+    offsets
+        .into_iter()
+        .for_each(|offset| channel.deliver(EPOCH, &Arc::new(draft("ann", offset).into_publication(offset))));
 }
 
 #[tokio::test]
