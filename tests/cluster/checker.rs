@@ -34,6 +34,9 @@ use reader::{Outcome, Reader};
 /// More of one kind are counted and not kept: one fault may break a promise to everybody.
 const KEPT_OF_A_KIND: usize = 100;
 
+/// So many records before the first violation are told: what its client saw of the channel.
+const TOLD_OF_THE_FIRST: usize = 60;
+
 /// What came out.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
@@ -51,17 +54,21 @@ pub(crate) struct Report {
     pub(crate) delivered: usize,
     pub(crate) gaps: usize,
     pub(crate) connections: usize,
+    /// What led to the first violation.
+    first: Vec<Record>,
 }
 
 impl Report {
     /// Fails with what is wrong, if anything is.
     pub(crate) fn assert_clean(&self) {
         let first: Vec<String> = self.violations.iter().take(20).map(ToString::to_string).collect();
+        let led: Vec<String> = self.first.iter().map(|record| format!("{record:?}")).collect();
         let counts = &self.counts;
         assert!(
             counts.is_empty(),
-            "promises are broken: {counts:?}, first:\n{}\nof {self}",
-            first.join("\n")
+            "promises are broken: {counts:?}, first:\n{}\nof {self}; what led to the first:\n{}",
+            first.join("\n"),
+            led.join("\n")
         );
     }
 }
@@ -82,10 +89,26 @@ impl std::fmt::Display for Report {
 /// Holds a history, and what the nodes give at the end, against the promises.
 pub(crate) fn check(streams: &[Stream], history: &[Record], kept: &[Kept]) -> Report {
     let mut checker = Checker::new(streams);
-    for record in history {
+    for (index, record) in history.iter().enumerate() {
+        let clean = checker.report.counts.is_empty();
         checker.take(record);
+        if clean && !checker.report.counts.is_empty() {
+            checker.report.first = led_to(&history[..=index]);
+        }
     }
     checker.finish(history.last().map_or(Duration::ZERO, |record| record.at), kept)
+}
+
+/// What the client of the last record saw of its channel before.
+fn led_to(history: &[Record]) -> Vec<Record> {
+    let Some(last) = history.last() else { return vec![] };
+    let is_of = |record: &&Record| {
+        record.client == last.client
+            && record.event.channel().is_none_or(|channel| Some(channel) == last.event.channel())
+    };
+    let mut led: Vec<_> = history.iter().rev().filter(is_of).take(TOLD_OF_THE_FIRST).cloned().collect();
+    led.reverse();
+    led
 }
 
 struct Checker<'a> {
@@ -153,14 +176,14 @@ impl<'a> Checker<'a> {
                 });
             }
             Event::TurnedAway(channel) => self.tell(at, channel, [Broken::TurnedAway { client }]),
-            Event::Delivered { channel, offset, message, intact } => {
+            Event::Delivered { channel, epoch, offset, message, intact } => {
                 self.report.delivered += 1;
                 if !intact {
                     self.tell(at, channel, [Broken::Garbled { message }]);
                 }
                 let invoked = self.places(channel).invoked(message);
                 self.read(at, channel, client, |reader, ordered, outcome| {
-                    reader.deliver(offset, message, invoked, ordered, outcome);
+                    reader.deliver(epoch, offset, message, invoked, ordered, outcome);
                 });
             }
             Event::Gap(channel, gap) => {
@@ -169,6 +192,7 @@ impl<'a> Checker<'a> {
                 self.tell(at, channel, broken);
                 self.read(at, channel, client, |reader, ordered, outcome| reader.gap(gap, ordered, outcome));
             }
+            Event::BrokenOff(channel) => self.read(at, channel, client, |reader, _, _| reader.break_off()),
             Event::Unsubscribed(channel) => self.read(at, channel, client, |reader, _, _| reader.end(at)),
             Event::Revoked(channel) => self.read(at, channel, client, |reader, _, _| reader.revoke(at)),
             Event::Granted(channel) => self.read(at, channel, client, |reader, _, _| reader.grant()),

@@ -98,17 +98,41 @@ pub(crate) enum Event {
     /// Raw: before anything put it in order.
     Delivered {
         channel: ChannelNumber,
+        /// As the publication says it. `None`: of the epoch that the subscription began with.
+        epoch: Option<Epoch>,
         offset: u64,
         message: Message,
         /// The data is what this message's publisher sent.
         intact: bool,
     },
     Gap(ChannelNumber, Missing),
+    /// The subscription is over though the client wants it: it asks again.
+    BrokenOff(ChannelNumber),
     /// The client no longer wants it, and the server said that it is over.
     Unsubscribed(ChannelNumber),
     /// The server took note that the client has no right to the channel any more.
     Revoked(ChannelNumber),
     Granted(ChannelNumber),
+}
+
+impl Event {
+    /// `None`: it is about a client's connection.
+    pub(crate) fn channel(&self) -> Option<ChannelNumber> {
+        match *self {
+            Self::Asked | Self::Connected { .. } | Self::Lost => None,
+            Self::Invoked(channel, _)
+            | Self::Refused(channel, _)
+            | Self::TurnedAway(channel)
+            | Self::Gap(channel, _)
+            | Self::BrokenOff(channel)
+            | Self::Unsubscribed(channel)
+            | Self::Revoked(channel)
+            | Self::Granted(channel)
+            | Self::Acknowledged { channel, .. }
+            | Self::Subscribed { channel, .. }
+            | Self::Delivered { channel, .. } => Some(channel),
+        }
+    }
 }
 
 /// One line of the history.

@@ -1,8 +1,11 @@
 //! One client in one channel: what it has to get next.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
-use xpush_protocol::Cursor;
+use xpush_protocol::{Cursor, Epoch};
 
 use super::violation::Broken;
 use crate::history::{ClientNumber, Message, Missing};
@@ -22,8 +25,16 @@ pub(super) struct Reader {
     wanted: bool,
     /// Its connection has a subscription.
     live: bool,
-    /// On a wire of several streams: what came before its turn.
-    held: BTreeMap<u64, Held>,
+    /// The epoch of publications that do not say theirs: the one that the subscription began with.
+    implied: Epoch,
+    /// Those that this connection went on from. On a wire of several streams what is late of them is no news.
+    past: HashSet<Epoch>,
+    /// On a wire of several streams: what came before its turn, that of an epoch whose gap has not come among it.
+    held: BTreeMap<(Epoch, u64), Held>,
+    /// What came while there was no subscription, or overtook the answer that begins it.
+    early: Vec<Early>,
+    /// A subscription of this connection broke off: what it still had on its way may come beside the next one's.
+    broke_off: bool,
     revoked: Option<Duration>,
     ended: Option<Duration>,
 }
@@ -32,6 +43,13 @@ pub(super) struct Reader {
 enum Held {
     Publication(Message),
     Gap(Missing),
+}
+
+#[derive(Debug)]
+struct Early {
+    epoch: Option<Epoch>,
+    offset: u64,
+    message: Message,
 }
 
 /// What a step brought to light.
@@ -50,7 +68,11 @@ impl Reader {
             asked: None,
             wanted: false,
             live: false,
+            implied: Epoch(0),
+            past: HashSet::new(),
             held: BTreeMap::new(),
+            early: Vec::new(),
+            broke_off: false,
             revoked: None,
             ended: None,
         }
@@ -58,8 +80,21 @@ impl Reader {
 
     /// Its connection is over.
     pub(super) fn interrupt(&mut self) {
+        self.stop();
+        self.past.clear();
+        self.broke_off = false;
+    }
+
+    /// The subscription is over, and is asked for again on the same connection.
+    pub(super) fn break_off(&mut self) {
+        self.stop();
+        self.broke_off = true;
+    }
+
+    fn stop(&mut self) {
         self.live = false;
         self.held.clear();
+        self.early.clear();
     }
 
     /// It asks to go on from here.
@@ -92,16 +127,24 @@ impl Reader {
                 outcome.broken.push(Broken::ResumedElsewhere { client, stood, resumed: cursor });
             }
         }
-        self.cursor = Some(cursor);
+        if let Some(before) = self.cursor.replace(cursor) {
+            self.past.insert(before.epoch);
+        }
+        self.past.remove(&cursor.epoch);
+        self.implied = cursor.epoch;
         self.wanted = true;
         self.live = true;
         self.ended = None;
-        self.take_held(outcome);
+        for Early { epoch, offset, message } in std::mem::take(&mut self.early) {
+            let came = Cursor { epoch: epoch.unwrap_or(cursor.epoch), offset };
+            self.put(came, message, false, outcome);
+        }
     }
 
     /// A publication came. `ordered`: nothing may come before its turn. `invoked`: when it was published.
     pub(super) fn deliver(
         &mut self,
+        epoch: Option<Epoch>,
         offset: u64,
         message: Message,
         invoked: Option<Duration>,
@@ -120,35 +163,50 @@ impl Reader {
             outcome.broken.push(Broken::Unasked { client, message });
             return;
         }
-        match self.cursor {
-            Some(cursor) if self.live => {
-                if offset <= cursor.offset || self.held.contains_key(&offset) {
-                    outcome.broken.push(Broken::DeliveredTwice { client, offset });
-                } else if offset == cursor.offset + 1 {
-                    self.take(message, Cursor { offset, ..cursor }, outcome);
-                    self.take_held(outcome);
-                } else if ordered {
-                    outcome.broken.push(Broken::Hole { client, expected: cursor.offset + 1, came: offset });
-                    // Told once, not again for everything that follows.
-                    self.take(message, Cursor { offset, ..cursor }, outcome);
-                } else {
-                    self.held.insert(offset, Held::Publication(message));
-                }
+        if self.live {
+            let came = Cursor { epoch: epoch.unwrap_or(self.implied), offset };
+            self.put(came, message, ordered, outcome);
+        } else if !ordered && self.ended.is_none() {
+            self.early.push(Early { epoch, offset, message });
+        }
+        // Else it was under way when the subscription ended.
+    }
+
+    /// Takes a publication of a subscription.
+    fn put(&mut self, came: Cursor, message: Message, ordered: bool, outcome: &mut Outcome) {
+        let client = self.client;
+        let Some(stood) = self.cursor else { return };
+        let of_now = came.epoch == stood.epoch;
+        let place = (came.epoch, came.offset);
+        if (of_now && came.offset <= stood.offset) || self.held.contains_key(&place) {
+            if ordered || !self.broke_off {
+                outcome.broken.push(Broken::DeliveredTwice { client, offset: came.offset });
             }
-            // It may have overtaken the answer that begins the subscription.
-            _ if !ordered && self.ended.is_none() => {
-                self.held.insert(offset, Held::Publication(message));
+        } else if of_now && came.offset == stood.offset + 1 {
+            self.take(message, came, outcome);
+            self.take_held(outcome);
+        } else if !ordered {
+            if !self.past.contains(&came.epoch) {
+                self.held.insert(place, Held::Publication(message));
             }
-            // What was under way when the subscription ended.
-            _ => {}
+        } else {
+            outcome.broken.push(if of_now {
+                Broken::Hole { client, expected: stood.offset + 1, came: came.offset }
+            } else {
+                Broken::ForeignEpoch { client, stood, came }
+            });
+            // Told once, not again for everything that follows.
+            self.take(message, came, outcome);
         }
     }
 
     pub(super) fn gap(&mut self, gap: Missing, ordered: bool, outcome: &mut Outcome) {
         let Some(cursor) = self.cursor else { return };
         if gap.epoch != cursor.epoch {
-            self.held.clear();
+            self.past.insert(cursor.epoch);
+            self.held.retain(|(epoch, _), _| *epoch != cursor.epoch);
             self.cursor = Some(Cursor { epoch: gap.epoch, offset: gap.to });
+            self.take_held(outcome);
         } else if gap.from <= cursor.offset + 1 {
             self.cursor = Some(Cursor { offset: cursor.offset.max(gap.to), ..cursor });
             self.take_held(outcome);
@@ -157,7 +215,7 @@ impl Reader {
             outcome.broken.push(Broken::Hole { client, expected, came: gap.from });
             self.cursor = Some(Cursor { offset: gap.to, ..cursor });
         } else {
-            self.held.insert(gap.from, Held::Gap(gap));
+            self.held.insert((gap.epoch, gap.from), Held::Gap(gap));
         }
     }
 
@@ -167,12 +225,13 @@ impl Reader {
     }
 
     fn take_held(&mut self, outcome: &mut Outcome) {
-        while let (Some(cursor), Some(entry)) = (self.cursor, self.held.first_entry()) {
-            let offset = *entry.key();
-            if offset > cursor.offset + 1 {
-                break;
-            }
-            match entry.remove() {
+        while let Some(cursor) = self.cursor
+            && let Some((&place, _)) =
+                self.held.range((cursor.epoch, 0)..=(cursor.epoch, cursor.offset + 1)).next()
+            && let Some(held) = self.held.remove(&place)
+        {
+            let (_, offset) = place;
+            match held {
                 Held::Gap(gap) => {
                     self.cursor = Some(Cursor { offset: cursor.offset.max(gap.to), ..cursor });
                 }

@@ -36,6 +36,8 @@ pub(crate) enum Broken {
     Garbled { message: Message },
     /// A publication came where an earlier one should have, and no gap was told (P4).
     Hole { client: ClientNumber, expected: u64, came: u64 },
+    /// A publication of another epoch came, and no gap that begins it was told (P4).
+    ForeignEpoch { client: ClientNumber, stood: Cursor, came: Cursor },
     /// A publication came again, to a subscription that had it (P3).
     DeliveredTwice { client: ClientNumber, offset: u64 },
     /// The subscription goes on elsewhere than where the client stood, and no gap was told (P4).
@@ -74,6 +76,7 @@ impl Broken {
             Self::Invented { .. } => "Invented",
             Self::Garbled { .. } => "Garbled",
             Self::Hole { .. } => "Hole",
+            Self::ForeignEpoch { .. } => "ForeignEpoch",
             Self::DeliveredTwice { .. } => "DeliveredTwice",
             Self::ResumedElsewhere { .. } => "ResumedElsewhere",
             Self::TurnedAway { .. } => "TurnedAway",

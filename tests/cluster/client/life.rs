@@ -460,7 +460,7 @@ impl<D: Doors> Life<D> {
     fn publication(&mut self, publication: Publication) {
         let Some(listening) = self.channels.get_mut(&publication.channel) else { return };
         let number = listening.number;
-        let offset = publication.offset;
+        let (epoch, offset) = (publication.epoch, publication.offset);
         let text = publication.data.as_ref().map_or("", |data| data.as_str());
         let said = text.trim_matches('"').split(' ').next().and_then(Message::parse);
         let Some(message) = Message::parse(publication.message_id.as_str()) else { return };
@@ -473,7 +473,7 @@ impl<D: Doors> Life<D> {
             let cursor = sequence.cursor();
             self.view.set(number, cursor);
         }
-        self.add(Event::Delivered { channel: number, offset, message, intact });
+        self.add(Event::Delivered { channel: number, epoch, offset, message, intact });
     }
 
     fn gap(&mut self, gap: Gap) {
@@ -497,6 +497,7 @@ impl<D: Doors> Life<D> {
             UnsubscribeReason::LogUnavailable | UnsubscribeReason::TokenExpired => {
                 listening.ask_at = Some(Instant::now() + RETRY_PAUSE);
                 self.view.live.store(false, Ordering::Relaxed);
+                self.add(Event::BrokenOff(number));
                 return;
             }
             UnsubscribeReason::Requested => {}
