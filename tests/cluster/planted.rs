@@ -44,6 +44,7 @@ fn workload(seed: u64) -> Workload {
 struct Play {
     faults: Faults,
     tamper: Tamper,
+    via: Via,
     /// Nodes are killed and drained.
     rough: bool,
     /// The log of what need not last is lost on the way, and tells so if it is `Some(true)`.
@@ -52,12 +53,13 @@ struct Play {
 
 impl Play {
     fn new(faults: Faults) -> Self {
-        Self { faults, tamper: Tamper::None, rough: true, loses: None }
+        Self { faults, tamper: Tamper::None, via: Via::Websocket, rough: true, loses: None }
     }
 
     async fn play(self, seed: u64) -> Report {
         let mut cluster = Cluster::start(NODES, self.faults, seed);
-        let running = Workload { tamper: self.tamper, ..workload(seed) }.start(cluster.doors()).await;
+        let wires = vec![(self.via, Codec::Json)];
+        let running = Workload { tamper: self.tamper, wires, ..workload(seed) }.start(cluster.doors()).await;
         running.publish();
         let mut random = Random(seed);
         if self.rough {
@@ -120,10 +122,21 @@ async fn without_a_bug_it_is_clean_whatever_the_broker_loses() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_bug_a_log_that_is_lost_costs_a_gap_that_is_told() {
+    for via in [Via::Websocket, Via::Quic] {
+        for seed in 0..4 {
+            let report = Play { via, loses: Some(true), ..Play::new(Faults::storm()) }.play(seed).await;
+            report.assert_clean();
+            assert!(report.gaps > 0, "{report}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_bug_a_wire_of_several_streams_is_clean() {
     for seed in 0..4 {
-        let report = Play { loses: Some(true), ..Play::new(Faults::storm()) }.play(seed).await;
+        let report = Play { via: Via::Quic, ..Play::new(Faults::storm()) }.play(seed).await;
         report.assert_clean();
-        assert!(report.gaps > 0, "{report}");
+        assert!(report.acknowledged > 1000 && report.unknown == 0 && report.connections > 18, "{report}");
     }
 }
 

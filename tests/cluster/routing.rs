@@ -78,7 +78,7 @@ async fn publish(connection: impl Connection) -> Vec<u64> {
 #[tokio::test(start_paused = true)]
 async fn messages_of_a_connection_keep_their_order_whichever_node_appends_them() {
     for (seed, faults) in [(1, Faults::none()), (2, Faults::storm()), (3, Faults::storm())] {
-        let cluster = Cluster::start(NODES, faults, seed);
+        let mut cluster = Cluster::start(NODES, faults, seed);
         let mut publishing = JoinSet::new();
         for node in 0..NODES {
             publishing.spawn(cluster.doors().dial(node, Via::Websocket, Codec::Json, Bare).await.unwrap());

@@ -3,6 +3,7 @@
 
 mod hub;
 mod ledger;
+mod streams;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -28,6 +29,7 @@ use xpush_transports::memory;
 pub(crate) use hub::{Hub, Lie, Weather};
 pub(crate) use ledger::{Desk, Flaw, Ledger};
 
+use self::streams::Streams;
 use crate::{
     client::Doors,
     harness::{self, Options, TestNode},
@@ -97,8 +99,8 @@ impl Cluster {
         cluster
     }
 
-    pub(crate) fn doors(&self) -> MemoryDoors {
-        MemoryDoors(Arc::clone(&self.dialers))
+    pub(crate) fn doors(&mut self) -> MemoryDoors {
+        MemoryDoors { dialers: Arc::clone(&self.dialers), random: Mutex::new(self.random.fork()) }
     }
 
     /// As `kill -9`.
@@ -174,21 +176,28 @@ impl Membership for Roster {
     }
 }
 
-/// The nodes' doors; whatever wire is asked for, it is memory.
-pub(crate) struct MemoryDoors(Arc<Mutex<Vec<memory::Dialer>>>);
+/// The nodes' doors; whatever wire is asked for, it is memory, and over QUIC memory of several streams.
+pub(crate) struct MemoryDoors {
+    dialers: Arc<Mutex<Vec<memory::Dialer>>>,
+    random: Mutex<Random>,
+}
 
 impl Doors for MemoryDoors {
     fn count(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.dialers.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    async fn dial<V>(&self, node: usize, _: Via, _: Codec, visitor: V) -> Result<V::Output, String>
+    async fn dial<V>(&self, node: usize, via: Via, codec: Codec, visitor: V) -> Result<V::Output, String>
     where
         V: Visit + Send,
         V::Output: Send,
     {
-        let dialer = self.0.lock().unwrap_or_else(PoisonError::into_inner)[node].clone();
+        let dialer = self.dialers.lock().unwrap_or_else(PoisonError::into_inner)[node].clone();
         let connection = dialer.dial().await.map_err(|error| error.to_string())?;
+        if via == Via::Quic {
+            let random = self.random.lock().unwrap_or_else(PoisonError::into_inner).fork();
+            return Ok(visitor.visit(Streams::of(connection, codec, random)));
+        }
         Ok(visitor.visit(connection))
     }
 }
