@@ -9,8 +9,9 @@ use std::{
 };
 
 use fjall::{Database, Keyspace, PersistMode};
+use tracing::debug;
 
-use super::DiskError;
+use super::{DiskError, journal};
 
 /// A process that was told to stop may not have let go of the folder yet.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -62,6 +63,15 @@ pub(crate) fn take_lock(path: &Path) -> Result<File, DiskError> {
     // For the message above; the lock holds without it.
     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
+}
+
+/// Opens a database, after its journals were looked at, or makes one.
+pub(crate) fn open_database(path: &Path, cache_bytes: u64, workers: usize) -> fjall::Result<Database> {
+    let db = Database::builder(path).cache_size(cache_bytes).worker_threads(workers).open()?;
+    if let Err(error) = journal::make_room(path) {
+        debug!(path = %path.display(), %error, "the journal grows with each write, and each sync takes longer");
+    }
+    Ok(db)
 }
 
 /// Lets fjall's workers catch up before they must.

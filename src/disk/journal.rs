@@ -21,6 +21,9 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::DiskError;
 
+/// As large as fjall makes a new journal.
+const ROOM: u64 = 64 * 1024 * 1024;
+
 /// How much of a file is looked at at once.
 const CHUNK: usize = 64 * 1024;
 
@@ -83,6 +86,82 @@ pub(crate) fn rewrite(database: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes the journal that fjall goes on with as large as fjall makes a new one, to be written over: where a file grows,
+/// each sync writes its size as well, which takes the disk half as long again. fjall does so for new journals only,
+/// and a server that has little to write may never come to one.
+///
+/// fjall appends to a journal that it found. There is no way to have that otherwise but through another handle of the
+/// file that it opened: they share the place where the next write goes, and whether that is the end. Nothing may be
+/// written meanwhile. `false`: it is as large already, or there is no such way on this system; what is written then
+/// stands as well, and takes longer.
+pub(crate) fn make_room(database: &Path) -> io::Result<bool> {
+    let Some(path) = journals(database)?.pop() else { return Ok(false) };
+    let Some(mut file) = handle::of(&path)? else { return Ok(false) };
+    let len = file.metadata()?.len();
+    if len >= ROOM {
+        return Ok(false);
+    }
+    // The next write goes to the same place before each of these and after it.
+    file.seek(SeekFrom::Start(len))?;
+    handle::write_in_place(&file)?;
+    file.set_len(ROOM)?;
+    Ok(true)
+}
+
+#[cfg(target_os = "linux")]
+mod handle {
+    use std::{
+        fs::{self, File},
+        io,
+        os::unix::fs::MetadataExt as _,
+        path::Path,
+    };
+
+    use rustix::{
+        fs::{OFlags, fcntl_getfl, fcntl_setfl},
+        process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open},
+    };
+
+    /// Another handle of what this process opened to append to the file. `None`: there is none, or more than one.
+    pub(super) fn of(path: &Path) -> io::Result<Option<File>> {
+        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let wanted = identity(fs::metadata(path)?);
+        let this_process = pidfd_open(getpid(), PidfdFlags::empty())?;
+        let mut found = None;
+        for entry in fs::read_dir("/proc/self/fd")? {
+            let entry = entry?;
+            // What is no file, or was closed since, has nothing to say.
+            if fs::metadata(entry.path()).map(identity).is_ok_and(|identity| identity == wanted)
+                && let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok())
+            {
+                let file = File::from(pidfd_getfd(&this_process, number, PidfdGetfdFlags::empty())?);
+                if fcntl_getfl(&file)?.contains(OFlags::APPEND) && found.replace(file).is_some() {
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// From here on a write goes to where the last one ended.
+    pub(super) fn write_in_place(file: &File) -> io::Result<()> {
+        Ok(fcntl_setfl(file, fcntl_getfl(file)? - OFlags::APPEND)?)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod handle {
+    use std::{fs::File, io, path::Path};
+
+    pub(super) fn of(_: &Path) -> io::Result<Option<File>> {
+        Ok(None)
+    }
+
+    pub(super) fn write_in_place(_: &File) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
 /// Oldest first; the last is the one that is written to.
 pub(crate) fn journals(database: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
@@ -96,6 +175,16 @@ pub(crate) fn journals(database: &Path) -> io::Result<Vec<PathBuf>> {
     }
     paths.sort();
     Ok(paths.into_iter().map(|(_, path)| path).collect())
+}
+
+/// What was written to the newest journal.
+#[cfg(test)]
+pub(crate) fn written(database: &Path) -> Vec<u8> {
+    let path = journals(database).unwrap().pop().unwrap();
+    let end = end(&mut File::open(&path).unwrap()).unwrap();
+    let mut written = fs::read(path).unwrap();
+    written.truncate(usize::try_from(end).unwrap());
+    written
 }
 
 /// Behind the last byte that isn't zero. Most of a journal is zeros, which are compared chunk by chunk.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-pub(crate) use self::folder::{catch_up, describe, probe, take_lock};
+pub(crate) use self::folder::{catch_up, describe, open_database, probe, take_lock};
 
 /// Why a folder can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -111,7 +111,7 @@ impl Store {
     }
 
     fn open_database(path: &Path, epoch: Epoch) -> fjall::Result<Self> {
-        let db = Database::builder(path).cache_size(CACHE_BYTES).worker_threads(WORKERS).open()?;
+        let db = disk::open_database(path, CACHE_BYTES, WORKERS)?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let old_ids =
             if db.keyspace_exists("messages") { Some(db.keyspace("messages", options)?) } else { None };

@@ -307,21 +307,43 @@ fn journal(store: &Path) -> PathBuf {
     journals.remove(0)
 }
 
+fn written(store: &Path) -> Vec<u8> {
+    crate::disk::journal::written(&store.join("database"))
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_journal_that_was_found_does_not_grow_with_what_is_written() {
+    let directory = ten().await;
+    let len = || fs::metadata(journal(directory.path())).unwrap().len();
+    for n in 11..=13 {
+        let before = written(directory.path());
+        let log = open(directory.path()).unwrap();
+        assert_eq!(len(), 64 * 1024 * 1024);
+        append(&log, &channel("room:a"), draft("ann", n)).await;
+        assert_eq!(len(), 64 * 1024 * 1024);
+        assert!(written(directory.path()).starts_with(&before), "it goes on behind what is there");
+        // As a crash leaves it.
+        let left = tempfile::tempdir().unwrap();
+        copy(directory.path(), left.path());
+        let (again, said) = open_listening(left.path());
+        assert_eq!(again.unwrap().extent(&channel("room:a")).await.unwrap().top, n);
+        assert_eq!(said, "");
+    }
+}
+
 #[tokio::test]
 async fn a_write_that_is_cut_at_any_byte_is_cut_off_and_said_and_costs_nothing_before() {
     let directory = ten().await;
-    // Opening it takes the zeros from its end.
-    drop(open(directory.path()).unwrap());
-    let whole = fs::read(journal(directory.path())).unwrap();
-    let mut ends = vec![whole.len()];
+    let mut ends = vec![written(directory.path()).len()];
     {
         let log = open(directory.path()).unwrap();
         for n in 11..=13 {
             append(&log, &channel("room:a"), draft("ann", n)).await;
-            ends.push(fs::metadata(journal(directory.path())).unwrap().len() as usize);
+            ends.push(written(directory.path()).len());
         }
     }
-    let written = fs::read(journal(directory.path())).unwrap();
+    let written = written(directory.path());
     assert_eq!(written.len(), ends[3]);
     for cut in ends[0]..=ends[3] {
         let torn = tempfile::tempdir().unwrap();
@@ -346,8 +368,7 @@ async fn a_write_that_is_cut_at_any_byte_is_cut_off_and_said_and_costs_nothing_b
 #[tokio::test]
 async fn a_bad_byte_before_what_was_acknowledged_is_not_taken_for_a_torn_write() {
     let directory = ten().await;
-    drop(open(directory.path()).unwrap());
-    let written = fs::read(journal(directory.path())).unwrap();
+    let written = written(directory.path());
     // Any byte but those of the last commit, which can't be told from a torn one.
     let last = written.windows(4).rposition(|bytes| bytes == b"FJL\x03").unwrap();
     let before_last = written[..last].windows(4).rposition(|bytes| bytes == b"FJL\x03").unwrap();
@@ -367,14 +388,13 @@ async fn a_bad_byte_before_what_was_acknowledged_is_not_taken_for_a_torn_write()
 async fn a_write_that_has_a_hole_is_cut_off() {
     // Without a sync the disk may have a later page and not an earlier one.
     let directory = ten().await;
-    drop(open(directory.path()).unwrap());
-    let whole = fs::metadata(journal(directory.path())).unwrap().len() as usize;
+    let whole = written(directory.path()).len();
     {
         let log = open(directory.path()).unwrap();
         let payload = Payload::Binary(Binary(vec![7; 3000].into()));
         append(&log, &channel("room:a"), Draft { payload, ..draft("ann", 11) }).await;
     }
-    let mut bytes = fs::read(journal(directory.path())).unwrap();
+    let mut bytes = written(directory.path());
     bytes[whole + 1000..whole + 2000].fill(0);
     fs::write(journal(directory.path()), bytes).unwrap();
     let (log, said) = open_listening(directory.path());

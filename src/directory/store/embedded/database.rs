@@ -17,7 +17,7 @@ use super::{
     super::{Entry, Key, SCAN_LIMIT, Scan, StoreError},
     record,
 };
-use crate::disk::{DiskError, describe, journal, take_lock};
+use crate::disk::{DiskError, describe, journal, open_database, take_lock};
 
 /// The newest format that this version knows, and the one that it writes.
 const FORMAT: u32 = 1;
@@ -120,7 +120,7 @@ impl Database {
     }
 
     fn open_at(path: &Path) -> fjall::Result<Self> {
-        let db = fjall::Database::builder(path).cache_size(CACHE_BYTES).worker_threads(WORKERS).open()?;
+        let db = open_database(path, CACHE_BYTES, WORKERS)?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         Ok(Self {
             entries: db.keyspace("entries", options)?,
