@@ -68,8 +68,8 @@ pub(crate) fn take_lock(path: &Path) -> Result<File, DiskError> {
 /// Opens a database, after its journals were looked at, or makes one.
 pub(crate) fn open_database(path: &Path, cache_bytes: u64, workers: usize) -> fjall::Result<Database> {
     let db = Database::builder(path).cache_size(cache_bytes).worker_threads(workers).open()?;
-    if let Err(error) = journal::make_room(path) {
-        debug!(path = %path.display(), %error, "the journal grows with each write, and each sync takes longer");
+    if let Err(error) = journal::preallocate(path) {
+        debug!(path = %path.display(), %error, "the journal is appended to, and each sync takes longer");
     }
     Ok(db)
 }

@@ -11,6 +11,9 @@
 //! key length: u16, value length: u32, stored length: u32, key, stored value` or `4, keyspace: u64`, then
 //! `3, xxh3 of the items: u64, "FJL", 3`. A new journal is made of zeros, to be written over.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufReader, Read, Seek, SeekFrom, Write},
@@ -19,10 +22,10 @@ use std::{
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::DiskError;
+use super::{DiskError, handle};
 
 /// As large as fjall makes a new journal.
-const ROOM: u64 = 64 * 1024 * 1024;
+const NEW_JOURNAL: u64 = 64 * 1024 * 1024;
 
 /// How much of a file is looked at at once.
 const CHUNK: usize = 64 * 1024;
@@ -90,76 +93,19 @@ pub(crate) fn rewrite(database: &Path) -> io::Result<()> {
 /// each sync writes its size as well, which takes the disk half as long again. fjall does so for new journals only,
 /// and a server that has little to write may never come to one.
 ///
-/// fjall appends to a journal that it found. There is no way to have that otherwise but through another handle of the
-/// file that it opened: they share the place where the next write goes, and whether that is the end. Nothing may be
-/// written meanwhile. `false`: it is as large already, or there is no such way on this system; what is written then
-/// stands as well, and takes longer.
-pub(crate) fn make_room(database: &Path) -> io::Result<bool> {
-    let Some(path) = journals(database)?.pop() else { return Ok(false) };
-    let Some(mut file) = handle::of(&path)? else { return Ok(false) };
+/// fjall appends to a journal that it found, and there is no way to have that otherwise but through a handle of the file
+/// that it opened. Nothing may be written meanwhile. Where there is no such handle to be had, fjall goes on appending.
+pub(crate) fn preallocate(database: &Path) -> io::Result<()> {
+    let Some(path) = journals(database)?.pop() else { return Ok(()) };
+    let Some(mut file) = handle::appender(&path)? else { return Ok(()) };
     let len = file.metadata()?.len();
-    if len >= ROOM {
-        return Ok(false);
+    if len >= NEW_JOURNAL {
+        return Ok(());
     }
     // The next write goes to the same place before each of these and after it.
     file.seek(SeekFrom::Start(len))?;
     handle::write_in_place(&file)?;
-    file.set_len(ROOM)?;
-    Ok(true)
-}
-
-#[cfg(target_os = "linux")]
-mod handle {
-    use std::{
-        fs::{self, File},
-        io,
-        os::unix::fs::MetadataExt as _,
-        path::Path,
-    };
-
-    use rustix::{
-        fs::{OFlags, fcntl_getfl, fcntl_setfl},
-        process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open},
-    };
-
-    /// Another handle of what this process opened to append to the file. `None`: there is none, or more than one.
-    pub(super) fn of(path: &Path) -> io::Result<Option<File>> {
-        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        let wanted = identity(fs::metadata(path)?);
-        let this_process = pidfd_open(getpid(), PidfdFlags::empty())?;
-        let mut found = None;
-        for entry in fs::read_dir("/proc/self/fd")? {
-            let entry = entry?;
-            // What is no file, or was closed since, has nothing to say.
-            if fs::metadata(entry.path()).map(identity).is_ok_and(|identity| identity == wanted)
-                && let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok())
-            {
-                let file = File::from(pidfd_getfd(&this_process, number, PidfdGetfdFlags::empty())?);
-                if fcntl_getfl(&file)?.contains(OFlags::APPEND) && found.replace(file).is_some() {
-                    return Ok(None);
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// From here on a write goes to where the last one ended.
-    pub(super) fn write_in_place(file: &File) -> io::Result<()> {
-        Ok(fcntl_setfl(file, fcntl_getfl(file)? - OFlags::APPEND)?)
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-mod handle {
-    use std::{fs::File, io, path::Path};
-
-    pub(super) fn of(_: &Path) -> io::Result<Option<File>> {
-        Ok(None)
-    }
-
-    pub(super) fn write_in_place(_: &File) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
+    file.set_len(NEW_JOURNAL)
 }
 
 /// Oldest first; the last is the one that is written to.

@@ -4,6 +4,7 @@
 //! Invariant: nothing here knows what is stored.
 
 mod folder;
+mod handle;
 pub(crate) mod journal;
 
 use std::path::PathBuf;

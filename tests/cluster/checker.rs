@@ -29,7 +29,7 @@ pub(crate) use violation::{Broken, Violation};
 
 use crate::history::{ChannelNumber, ClientNumber, Event, Kept, Message, Missing, Record, Stream};
 use places::{Places, Source};
-use reader::{Outcome, Reader};
+use reader::{Came, Outcome, Reader};
 
 /// More of one kind are counted and not kept: one fault may break a promise to everybody.
 const KEPT_OF_A_KIND: usize = 100;
@@ -66,8 +66,9 @@ impl Report {
         let counts = &self.counts;
         assert!(
             counts.is_empty(),
-            "promises are broken: {counts:?}, first:\n{}\nof {self}; what led to the first:\n{}",
+            "promises are broken: {counts:?}, first:\n{}\nof {self}{}{}",
             first.join("\n"),
+            if led.is_empty() { "" } else { "; what led to the first:\n" },
             led.join("\n")
         );
     }
@@ -183,7 +184,7 @@ impl<'a> Checker<'a> {
                 }
                 let invoked = self.places(channel).invoked(message);
                 self.read(at, channel, client, |reader, ordered, outcome| {
-                    reader.deliver(epoch, offset, message, invoked, ordered, outcome);
+                    reader.deliver(Came { epoch, offset, message, invoked }, ordered, outcome);
                 });
             }
             Event::Gap(channel, gap) => {
@@ -192,7 +193,7 @@ impl<'a> Checker<'a> {
                 self.tell(at, channel, broken);
                 self.read(at, channel, client, |reader, ordered, outcome| reader.gap(gap, ordered, outcome));
             }
-            Event::BrokenOff(channel) => self.read(at, channel, client, |reader, _, _| reader.break_off()),
+            Event::BrokenOff(channel) => self.read(at, channel, client, |reader, _, _| reader.break_off(at)),
             Event::Unsubscribed(channel) => self.read(at, channel, client, |reader, _, _| reader.end(at)),
             Event::Revoked(channel) => self.read(at, channel, client, |reader, _, _| reader.revoke(at)),
             Event::Granted(channel) => self.read(at, channel, client, |reader, _, _| reader.grant()),

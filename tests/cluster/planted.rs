@@ -149,6 +149,11 @@ fn broker(lie: Lie) -> Play {
     Play::new(Faults { lie, ..Faults::storm() })
 }
 
+/// Over a wire of several streams.
+fn streams(play: Play) -> Play {
+    Play { via: Via::Quic, ..play }
+}
+
 fn client(tamper: Tamper) -> Play {
     Play { tamper, ..Play::new(Faults::none()) }
 }
@@ -185,6 +190,11 @@ planted! {
     a_client_that_resumes_one_too_late_is_caught: ResumedElsewhere of client(Tamper::SkipsOne);
     a_client_that_resumes_one_too_early_is_caught: ResumedElsewhere of client(Tamper::RepeatsOne);
     a_subscription_that_is_lost_on_the_way_to_another_node_is_caught: Missed of client(Tamper::ForgetsOne);
+    a_hole_that_is_not_filled_is_caught_on_streams: Missed of streams(log(Flaw::LeavesOut, None));
+    a_resume_that_begins_one_too_early_is_caught_on_streams: DeliveredTwice of streams(log(Flaw::ReadsEarly, None));
+    a_resume_that_begins_one_too_late_is_caught_on_streams: Missed of streams(log(Flaw::ReadsLate, None));
+    an_offset_that_is_used_twice_is_caught_on_streams: OffsetReused of streams(log(Flaw::ReusesOffset, None));
+    a_subscription_that_is_lost_is_caught_on_streams: Missed of streams(client(Tamper::ForgetsOne));
     a_right_that_is_kept_after_it_was_revoked_is_caught: Leaked of client(Tamper::KeepsRight);
     a_retry_under_another_id_is_caught: StandsTwice of client(Tamper::RenamesRetry);
     a_log_that_is_lost_and_keeps_its_epoch_is_caught: OffsetReused of Play { loses: Some(false), ..Play::new(Faults::storm()) };

@@ -311,18 +311,19 @@ fn written(store: &Path) -> Vec<u8> {
     crate::disk::journal::written(&store.join("database"))
 }
 
-#[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_journal_that_was_found_does_not_grow_with_what_is_written() {
+async fn a_journal_that_was_found_is_written_over_or_appended_to() {
     let directory = ten().await;
     let len = || fs::metadata(journal(directory.path())).unwrap().len();
     for n in 11..=13 {
         let before = written(directory.path());
         let log = open(directory.path()).unwrap();
-        assert_eq!(len(), 64 * 1024 * 1024);
+        let opened = len();
+        // Not every system lets a process have another handle of its own file.
+        assert!(opened == 64 * 1024 * 1024 || opened == before.len() as u64, "{opened}");
         append(&log, &channel("room:a"), draft("ann", n)).await;
-        assert_eq!(len(), 64 * 1024 * 1024);
         assert!(written(directory.path()).starts_with(&before), "it goes on behind what is there");
+        assert_eq!(len(), opened.max(written(directory.path()).len() as u64));
         // As a crash leaves it.
         let left = tempfile::tempdir().unwrap();
         copy(directory.path(), left.path());
@@ -345,6 +346,8 @@ async fn a_write_that_is_cut_at_any_byte_is_cut_off_and_said_and_costs_nothing_b
     }
     let written = written(directory.path());
     assert_eq!(written.len(), ends[3]);
+    // Copied for each cut: without the zeros at its end.
+    fs::write(journal(directory.path()), &written).unwrap();
     for cut in ends[0]..=ends[3] {
         let torn = tempfile::tempdir().unwrap();
         copy(directory.path(), torn.path());

@@ -33,8 +33,8 @@ pub(super) struct Reader {
     held: BTreeMap<(Epoch, u64), Held>,
     /// What came while there was no subscription, or overtook the answer that begins it.
     early: Vec<Early>,
-    /// A subscription of this connection broke off: what it still had on its way may come beside the next one's.
-    broke_off: bool,
+    /// When a subscription of this connection broke off: what it had on its way then may come beside the next one's.
+    broke_off: Option<Duration>,
     revoked: Option<Duration>,
     ended: Option<Duration>,
 }
@@ -46,10 +46,20 @@ enum Held {
 }
 
 #[derive(Debug)]
-struct Early {
-    epoch: Option<Epoch>,
-    offset: u64,
-    message: Message,
+enum Early {
+    Publication(Came),
+    Gap(Missing),
+}
+
+/// A publication as it came.
+#[derive(Debug)]
+pub(super) struct Came {
+    /// `None`: that of the subscription's beginning.
+    pub(super) epoch: Option<Epoch>,
+    pub(super) offset: u64,
+    pub(super) message: Message,
+    /// When it was published.
+    pub(super) invoked: Option<Duration>,
 }
 
 /// What a step brought to light.
@@ -72,7 +82,7 @@ impl Reader {
             past: HashSet::new(),
             held: BTreeMap::new(),
             early: Vec::new(),
-            broke_off: false,
+            broke_off: None,
             revoked: None,
             ended: None,
         }
@@ -82,13 +92,13 @@ impl Reader {
     pub(super) fn interrupt(&mut self) {
         self.stop();
         self.past.clear();
-        self.broke_off = false;
+        self.broke_off = None;
     }
 
     /// The subscription is over, and is asked for again on the same connection.
-    pub(super) fn break_off(&mut self) {
+    pub(super) fn break_off(&mut self, at: Duration) {
         self.stop();
-        self.broke_off = true;
+        self.broke_off = Some(at);
     }
 
     fn stop(&mut self) {
@@ -135,25 +145,19 @@ impl Reader {
         self.wanted = true;
         self.live = true;
         self.ended = None;
-        for Early { epoch, offset, message } in std::mem::take(&mut self.early) {
-            let came = Cursor { epoch: epoch.unwrap_or(cursor.epoch), offset };
-            self.put(came, message, false, outcome);
+        for early in std::mem::take(&mut self.early) {
+            match early {
+                Early::Publication(came) => self.put(&came, false, outcome),
+                Early::Gap(gap) => self.move_on(gap, false, outcome),
+            }
         }
     }
 
-    /// A publication came. `ordered`: nothing may come before its turn. `invoked`: when it was published.
-    pub(super) fn deliver(
-        &mut self,
-        epoch: Option<Epoch>,
-        offset: u64,
-        message: Message,
-        invoked: Option<Duration>,
-        ordered: bool,
-        outcome: &mut Outcome,
-    ) {
-        let client = self.client;
+    /// A publication came. `ordered`: nothing may come before its turn.
+    pub(super) fn deliver(&mut self, came: Came, ordered: bool, outcome: &mut Outcome) {
+        let (client, message) = (self.client, came.message);
         let is_past = |end: Option<Duration>| {
-            end.zip(invoked).is_some_and(|(end, invoked)| invoked > end + GONE_WITHIN)
+            end.zip(came.invoked).is_some_and(|(end, invoked)| invoked > end + GONE_WITHIN)
         };
         if is_past(self.revoked) {
             outcome.broken.push(Broken::Leaked { client, message });
@@ -164,22 +168,24 @@ impl Reader {
             return;
         }
         if self.live {
-            let came = Cursor { epoch: epoch.unwrap_or(self.implied), offset };
-            self.put(came, message, ordered, outcome);
+            self.put(&came, ordered, outcome);
         } else if !ordered && self.ended.is_none() {
-            self.early.push(Early { epoch, offset, message });
+            self.early.push(Early::Publication(came));
         }
         // Else it was under way when the subscription ended.
     }
 
     /// Takes a publication of a subscription.
-    fn put(&mut self, came: Cursor, message: Message, ordered: bool, outcome: &mut Outcome) {
-        let client = self.client;
+    fn put(&mut self, came: &Came, ordered: bool, outcome: &mut Outcome) {
+        let (client, message) = (self.client, came.message);
+        let was_under_way =
+            self.broke_off.zip(came.invoked).is_some_and(|(broke_off, invoked)| invoked <= broke_off);
         let Some(stood) = self.cursor else { return };
+        let came = Cursor { epoch: came.epoch.unwrap_or(self.implied), offset: came.offset };
         let of_now = came.epoch == stood.epoch;
         let place = (came.epoch, came.offset);
         if (of_now && came.offset <= stood.offset) || self.held.contains_key(&place) {
-            if ordered || !self.broke_off {
+            if ordered || !was_under_way {
                 outcome.broken.push(Broken::DeliveredTwice { client, offset: came.offset });
             }
         } else if of_now && came.offset == stood.offset + 1 {
@@ -196,13 +202,27 @@ impl Reader {
                 Broken::ForeignEpoch { client, stood, came }
             });
             // Told once, not again for everything that follows.
+            self.implied = came.epoch;
             self.take(message, came, outcome);
         }
     }
 
     pub(super) fn gap(&mut self, gap: Missing, ordered: bool, outcome: &mut Outcome) {
+        if self.live {
+            self.move_on(gap, ordered, outcome);
+        } else if !ordered && self.ended.is_none() {
+            self.early.push(Early::Gap(gap));
+        }
+    }
+
+    /// Takes a gap of a subscription.
+    fn move_on(&mut self, gap: Missing, ordered: bool, outcome: &mut Outcome) {
         let Some(cursor) = self.cursor else { return };
         if gap.epoch != cursor.epoch {
+            if self.past.contains(&gap.epoch) {
+                let (client, came) = (self.client, Cursor { epoch: gap.epoch, offset: gap.to });
+                outcome.broken.push(Broken::ForeignEpoch { client, stood: cursor, came });
+            }
             self.past.insert(cursor.epoch);
             self.held.retain(|(epoch, _), _| *epoch != cursor.epoch);
             self.cursor = Some(Cursor { epoch: gap.epoch, offset: gap.to });

@@ -386,9 +386,8 @@ fn on_many_streams_a_new_log_may_overtake_its_gap_and_the_old_one_be_late() {
     );
     let twice = Broken::DeliveredTwice { client: BOB, offset: 1 };
     let found = story().came(4, TOLD, 1).came(4, TOLD, 1).told_the_loss().came(5, TOLD, 2);
-    assert_eq!(found.ends_with_two(), [twice.clone()]);
-    let found = story().told_the_loss().came(4, TOLD, 1).came(4, TOLD, 1).came(5, TOLD, 2);
-    assert_eq!(found.ends_with_two(), [twice]);
+    let late = story().told_the_loss().came(4, TOLD, 1).came(4, TOLD, 1).came(5, TOLD, 2);
+    assert_eq!([found, late].map(Story::ends_with_two), [[twice.clone()], [twice]]);
     let missed = Broken::Missed { client: BOB, stood: Some(old(2)), top: new(2) };
     assert_eq!(story().came(4, TOLD, 1).came(5, TOLD, 2).ends_with_two(), [missed]);
 }
@@ -405,6 +404,24 @@ fn a_subscription_that_broke_off_goes_on_where_it_stood() {
     assert_eq!(found, [elsewhere]);
     let missed = Broken::Missed { client: BOB, stood: Some(new(0)), top: new(2) };
     assert_eq!(again(broken_off()).ends_with_two(), [missed]);
+    // Or by the gap, of a log that was lost behind it.
+    let behind = Event::Subscribed { channel: LIVE, cursor: old(2), resumed: true, gap: None };
+    let story = broken_off().told_the_loss().line(BOB, behind).came(4, TOLD, 1).came(5, TOLD, 2);
+    assert_eq!(story.ends_with_two(), []);
+}
+
+#[test]
+fn what_was_under_way_when_a_subscription_broke_off_may_come_beside_the_next_one() {
+    let again = |story: Story| {
+        let behind = Event::Subscribed { channel: LIVE, cursor: new(0), resumed: true, gap: None };
+        story.line(BOB, Event::BrokenOff(LIVE)).line(BOB, behind)
+    };
+    let story = || Story::default().on_many_streams(BOB).subscribed_at(new(0), None).published_at(4, new(1));
+    let late = again(story()).came(4, None, 1).came(4, None, 1).published_at(5, new(2)).came(5, None, 2);
+    assert_eq!(late.ends_with_two(), []);
+    let twice = Broken::DeliveredTwice { client: BOB, offset: 2 };
+    let story = again(story()).came(4, None, 1).published_at(5, new(2)).came(5, None, 2).came(5, None, 2);
+    assert_eq!(story.ends_with_two(), [twice]);
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub(crate) enum Broken {
     Garbled { message: Message },
     /// A publication came where an earlier one should have, and no gap was told (P4).
     Hole { client: ClientNumber, expected: u64, came: u64 },
-    /// A publication of another epoch came, and no gap that begins it was told (P4).
+    /// A publication of another epoch came, and no gap that begins it was told; or a gap began one that was over (P4).
     ForeignEpoch { client: ClientNumber, stood: Cursor, came: Cursor },
     /// A publication came again, to a subscription that had it (P3).
     DeliveredTwice { client: ClientNumber, offset: u64 },

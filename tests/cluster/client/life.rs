@@ -8,10 +8,10 @@ use std::{
 };
 
 use tokio::time::Instant;
-use xpush::client::{Sequence, Via};
+use xpush::client::{Sequence, Step, Via};
 use xpush_protocol::{
-    ChannelName, ClientFrame, Codec, Connect, Cursor, ErrorCode, EventName, Gap, Json, Publication, Publish,
-    Resubscribe, ServerFrame, Subscribe, Subscribed, UnsubscribeReason,
+    ChannelName, ClientFrame, Codec, Connect, Cursor, Epoch, ErrorCode, EventName, Gap, Json, Publication,
+    Publish, Resubscribe, ServerFrame, Subscribe, Subscribed, UnsubscribeReason,
 };
 
 use super::{Doors, Part, Phase, Recovery, Stage, Tamper, View};
@@ -45,6 +45,8 @@ pub(super) struct Life<D> {
     backlog: VecDeque<Publishing>,
     /// Sent over this connection, by command.
     waiting: HashMap<u32, Publishing>,
+    /// The frames of this connection come as they were written.
+    ordered: bool,
     /// The connection came to another node by itself: answers that were under way may be lost.
     moved: bool,
     /// It said hello, and has no answer. Its rights stay as they are until then.
@@ -68,7 +70,9 @@ struct Listening {
     /// Where it stands. `None`: it never had a subscription.
     sequence: Option<Sequence>,
     /// What overtook the `subscribed` that it belongs to, on a wire of several streams.
-    early: Vec<Publication>,
+    early: Vec<Step>,
+    /// Of the first subscription on this connection.
+    epoch: Option<Epoch>,
     live: bool,
     /// It lost the right, and does not ask.
     barred: bool,
@@ -112,6 +116,7 @@ impl<D: Doors> Life<D> {
                 number: *number,
                 sequence: None,
                 early: Vec::new(),
+                epoch: None,
                 live: false,
                 barred: false,
                 ask_at: None,
@@ -129,6 +134,7 @@ impl<D: Doors> Life<D> {
             state: None,
             backlog: VecDeque::new(),
             waiting: HashMap::new(),
+            ordered: true,
             moved: false,
             is_moving: false,
             missed_refresh: false,
@@ -178,6 +184,7 @@ impl<D: Doors> Life<D> {
     /// The node let it in: its frames are what counts from now on.
     pub(super) fn adopt(&mut self, node: usize, ordered: bool) {
         self.part.node = node;
+        self.ordered = ordered;
         self.add(Event::Connected { ordered });
         self.last_heard = Instant::now();
         self.moved_or_not();
@@ -185,6 +192,7 @@ impl<D: Doors> Life<D> {
         for listening in self.channels.values_mut() {
             listening.live = false;
             listening.early.clear();
+            listening.epoch = None;
             listening.ask_at = None;
             listening.resumes = false;
             if let Asked::Behind(cursor) = listening.asked {
@@ -402,7 +410,7 @@ impl<D: Doors> Life<D> {
                 // Who has no right to anything has nothing to wait for.
                 self.note_recovery();
             }
-            ServerFrame::Subscribed(subscribed) => self.subscribed(subscribed),
+            ServerFrame::Subscribed(subscribed) => return self.subscribed(subscribed),
             ServerFrame::Publication(publication) => self.publication(publication),
             ServerFrame::Gap(gap) => self.gap(gap),
             ServerFrame::Published(published) => {
@@ -425,22 +433,27 @@ impl<D: Doors> Life<D> {
         Turn::On
     }
 
-    fn subscribed(&mut self, subscribed: Subscribed) {
-        let Some(listening) = self.channels.get_mut(&subscribed.channel) else { return };
+    fn subscribed(&mut self, subscribed: Subscribed) -> Turn {
+        let Some(listening) = self.channels.get_mut(&subscribed.channel) else { return Turn::On };
         let Subscribed { cursor, gap, ephemeral, .. } = subscribed;
+        if *listening.epoch.get_or_insert(cursor.epoch) != cursor.epoch && !self.ordered {
+            // What is late of the first subscription could not be told from the second one's.
+            return Turn::GiveUp;
+        }
         let number = listening.number;
         // A wire that goes on at another node by itself says so unasked.
         let resumed = listening.resumes || listening.live;
         listening.live = true;
         let mut sequence = Sequence::new(cursor, ephemeral);
-        for publication in listening.early.drain(..) {
-            let _ = sequence.publication(publication);
+        for step in listening.early.drain(..) {
+            take(&mut sequence, step);
         }
         self.view.set(number, sequence.cursor());
         listening.sequence = Some(sequence);
         let gap = gap.map(|gap| missing(&gap));
         self.add(Event::Subscribed { channel: number, cursor, resumed, gap });
         self.note_recovery();
+        Turn::On
     }
 
     fn note_recovery(&mut self) {
@@ -465,14 +478,7 @@ impl<D: Doors> Life<D> {
         let said = text.trim_matches('"').split(' ').next().and_then(Message::parse);
         let Some(message) = Message::parse(publication.message_id.as_str()) else { return };
         let intact = said == Some(message);
-        if !listening.live {
-            listening.early.push(publication);
-        } else if let Some(sequence) = &mut listening.sequence {
-            // What overflows is missing in the end, and found by that.
-            let _ = sequence.publication(publication);
-            let cursor = sequence.cursor();
-            self.view.set(number, cursor);
-        }
+        self.step(&publication.channel.clone(), Step::Publication(Box::new(publication)));
         self.add(Event::Delivered { channel: number, epoch, offset, message, intact });
     }
 
@@ -480,12 +486,19 @@ impl<D: Doors> Life<D> {
         let Some(listening) = self.channels.get_mut(&gap.channel) else { return };
         let number = listening.number;
         let told = missing(&gap);
-        if let Some(sequence) = &mut listening.sequence {
-            let _ = sequence.gap(gap);
-            let cursor = sequence.cursor();
-            self.view.set(number, cursor);
-        }
+        self.step(&gap.channel.clone(), Step::Gap(gap));
         self.add(Event::Gap(number, told));
+    }
+
+    /// Puts it in order, once there is a subscription that it belongs to.
+    fn step(&mut self, channel: &ChannelName, step: Step) {
+        let Some(listening) = self.channels.get_mut(channel) else { return };
+        if !listening.live {
+            listening.early.push(step);
+        } else if let Some(sequence) = &mut listening.sequence {
+            take(sequence, step);
+            self.view.set(listening.number, sequence.cursor());
+        }
     }
 
     fn unsubscribed(&mut self, channel: &ChannelName, reason: UnsubscribeReason) {
@@ -551,6 +564,14 @@ fn tampered(tamper: Tamper, cursor: Cursor) -> Cursor {
         Tamper::RepeatsOne => Cursor { offset: cursor.offset.saturating_sub(1), ..cursor },
         _ => cursor,
     }
+}
+
+/// What overflows is missing in the end, and found by that.
+fn take(sequence: &mut Sequence, step: Step) {
+    let _ = match step {
+        Step::Publication(publication) => sequence.publication(*publication),
+        Step::Gap(gap) => sequence.gap(gap),
+    };
 }
 
 fn missing(gap: &Gap) -> Missing {

@@ -10,8 +10,11 @@ use xpush_transports::{Closed, Connection, Peer, Reader};
 
 use crate::random::Random;
 
-/// By so much a stream is late at most, by each of its frames anew.
+/// By so much a frame, and what is behind it on its stream, is late at most.
 const LATE: Duration = Duration::from_millis(100);
+
+/// Frames that are read ahead of who reads.
+const READ_AHEAD: usize = 256;
 
 /// A connection whose frames come as they would on streams.
 pub(super) struct Streams<C> {
@@ -39,16 +42,19 @@ impl<C: Connection> Connection for Streams<C> {
         let Self { connection, peer, random } = self;
         let (_, inner, writer) = connection.split();
         let codec = peer.codec.unwrap_or(Codec::Json);
-        let merged = Merged { inner, codec, random, streams: Default::default(), closed: None };
+        let merged =
+            Merged { inner, codec, random, reads_back: false, streams: Default::default(), closed: None };
         (peer, merged, writer)
     }
 }
 
-/// What comes on three streams: answers, gaps, publications.
+/// What comes on three streams: answers; what is live; gaps, and what is read from the log beside them.
 pub(super) struct Merged<R> {
     inner: R,
     codec: Codec,
     random: Random,
+    /// Publications come with the gaps now.
+    reads_back: bool,
     /// With the moment at which each is there.
     streams: [VecDeque<(Instant, Bytes)>; 3],
     closed: Option<Closed>,
@@ -56,30 +62,37 @@ pub(super) struct Merged<R> {
 
 impl<R> Merged<R> {
     fn put(&mut self, frame: Bytes) {
+        // The wire below has no streams to tell by; any of these orders is one that clients have to bear.
+        self.reads_back ^= self.random.once_in(8);
         let stream = match self.codec.decode(&frame) {
-            Ok(ServerFrame::Publication(_)) => 2,
-            Ok(ServerFrame::Gap(_)) => 1,
+            Ok(ServerFrame::Publication(_)) if !self.reads_back => 1,
+            Ok(ServerFrame::Publication(_) | ServerFrame::Gap(_)) => 2,
             _ => 0,
         };
-        let stream = &mut self.streams[stream];
-        let after = stream.back().map_or_else(Instant::now, |(last, _)| *last);
         let late = if self.random.once_in(8) { self.random.up_to(LATE) } else { Duration::ZERO };
-        stream.push_back((after.max(Instant::now()) + late, frame));
+        let at = Instant::now() + late;
+        let stream = &mut self.streams[stream];
+        let at = stream.back().map_or(at, |(last, _)| at.max(*last));
+        stream.push_back((at, frame));
     }
 
-    /// The stream whose next frame is there first.
-    fn next(&mut self) -> Option<&mut VecDeque<(Instant, Bytes)>> {
-        let next = |stream: &&mut VecDeque<(Instant, Bytes)>| stream.front().map(|(at, _)| *at);
-        self.streams.iter_mut().filter(|stream| !stream.is_empty()).min_by_key(next)
+    /// The stream whose next frame is there first, and when that is.
+    fn first_due(&self) -> Option<(usize, Instant)> {
+        let due = self.streams.iter().map(|stream| stream.front().map(|(at, _)| *at)).enumerate();
+        due.filter_map(|(stream, at)| Some((stream, at?))).min_by_key(|(_, at)| *at)
+    }
+
+    fn is_full(&self) -> bool {
+        self.streams.iter().map(VecDeque::len).sum::<usize>() >= READ_AHEAD
     }
 }
 
 impl<R: Reader> Reader for Merged<R> {
     async fn read(&mut self) -> Result<Bytes, Closed> {
         loop {
-            let due = self.next().and_then(|stream| stream.front().map(|(at, _)| *at));
-            if due.is_some_and(|at| at <= Instant::now())
-                && let Some((_, frame)) = self.next().and_then(VecDeque::pop_front)
+            let due = self.first_due();
+            if let Some((stream, _)) = due.filter(|(_, at)| *at <= Instant::now())
+                && let Some((_, frame)) = self.streams[stream].pop_front()
             {
                 return Ok(frame);
             }
@@ -87,14 +100,15 @@ impl<R: Reader> Reader for Merged<R> {
             if let Some(closed) = self.closed.take() {
                 return Err(closed);
             }
+            let is_full = self.is_full();
             let patience = async {
                 match due {
-                    Some(at) => sleep_until(at).await,
+                    Some((_, at)) => sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                frame = self.inner.read() => match frame {
+                frame = self.inner.read(), if !is_full => match frame {
                     Ok(frame) => self.put(frame),
                     Err(closed) => self.closed = Some(closed),
                 },
