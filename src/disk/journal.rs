@@ -133,9 +133,9 @@ pub(crate) fn written(database: &Path) -> Vec<u8> {
     written
 }
 
-/// Behind the last byte that isn't zero. Most of a journal is zeros, which are compared chunk by chunk.
+/// Behind the last byte that isn't zero. Most of a journal is zeros, which are on no disk, or are compared chunk by chunk.
 fn end(file: &mut File) -> io::Result<u64> {
-    let mut end = file.metadata()?.len();
+    let mut end = end_on_disk(file)?;
     let (mut chunk, zeros) = (vec![0; CHUNK], vec![0; CHUNK]);
     while end > 0 {
         let len = usize::try_from(end).unwrap_or(CHUNK).min(CHUNK);
@@ -149,6 +149,30 @@ fn end(file: &mut File) -> io::Result<u64> {
         end -= len as u64;
     }
     Ok(0)
+}
+
+/// Behind the last byte that is on the disk, as far as the file system tells: what is behind that reads as zeros.
+#[cfg(target_os = "linux")]
+fn end_on_disk(file: &File) -> io::Result<u64> {
+    use rustix::{
+        fs::{SeekFrom, seek},
+        io::Errno,
+    };
+
+    let mut end = 0;
+    loop {
+        match seek(file, SeekFrom::Data(end)) {
+            Ok(data) => end = seek(file, SeekFrom::Hole(data))?,
+            Err(Errno::NXIO) => return Ok(end),
+            Err(Errno::INVAL) => return Ok(file.metadata()?.len()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn end_on_disk(file: &File) -> io::Result<u64> {
+    Ok(file.metadata()?.len())
 }
 
 /// Up to where there are whole commits, numbered upwards, and the number of the last of them.
