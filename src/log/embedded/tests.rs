@@ -287,19 +287,6 @@ fn open_listening(path: &Path) -> (Result<Embedded, LogError>, String) {
     (log, said)
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 /// The journal that is written to; there is one as long as little is written.
 fn journal(store: &Path) -> PathBuf {
     let mut journals = crate::disk::journal::journals(&store.join("database")).unwrap();
@@ -324,9 +311,8 @@ async fn a_journal_that_was_found_is_written_over_or_appended_to() {
         append(&log, &channel("room:a"), draft("ann", n)).await;
         assert!(written(directory.path()).starts_with(&before), "it goes on behind what is there");
         assert_eq!(len(), opened.max(written(directory.path()).len() as u64));
-        // As a crash leaves it.
         let left = tempfile::tempdir().unwrap();
-        copy(directory.path(), left.path());
+        crate::disk::journal::crash(directory.path(), left.path());
         let (again, said) = open_listening(left.path());
         assert_eq!(again.unwrap().extent(&channel("room:a")).await.unwrap().top, n);
         assert_eq!(said, "");
@@ -350,7 +336,7 @@ async fn a_write_that_is_cut_at_any_byte_is_cut_off_and_said_and_costs_nothing_b
     fs::write(journal(directory.path()), &written).unwrap();
     for cut in ends[0]..=ends[3] {
         let torn = tempfile::tempdir().unwrap();
-        copy(directory.path(), torn.path());
+        crate::disk::journal::crash(directory.path(), torn.path());
         let mut bytes = written[..cut].to_vec();
         // Every other one as it is where the file was made longer before: zeros instead of an end.
         if cut % 2 == 0 {

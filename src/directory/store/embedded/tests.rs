@@ -44,21 +44,8 @@ fn refused(path: &Path) -> String {
 /// What a crash leaves: the files as they are, while the store is open.
 fn crashed(path: &Path) -> tempfile::TempDir {
     let left = tempfile::tempdir().unwrap();
-    copy(path, left.path());
+    journal::crash(path, left.path());
     left
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// The journal that is written to; there is one as long as little is written.
