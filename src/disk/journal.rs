@@ -12,7 +12,7 @@
 //! `3, xxh3 of the items: u64, "FJL", 3`. A new journal is made of zeros, to be written over.
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -121,37 +121,6 @@ pub(crate) fn journals(database: &Path) -> io::Result<Vec<PathBuf>> {
     }
     paths.sort();
     Ok(paths.into_iter().map(|(_, path)| path).collect())
-}
-
-/// What was written to the newest journal.
-#[cfg(test)]
-pub(crate) fn written(database: &Path) -> Vec<u8> {
-    let mut file = File::open(journals(database).unwrap().pop().unwrap()).unwrap();
-    let end = end(&mut file).unwrap();
-    file.rewind().unwrap();
-    let mut written = Vec::new();
-    file.take(end).read_to_end(&mut written).unwrap();
-    written
-}
-
-/// Copies a folder to where a server may find it after a crash. The zeros at a file's end stay on no disk: a journal copied
-/// whole is 64 MiB to write, and other tests wait for the disk.
-#[cfg(test)]
-pub(crate) fn crash(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            crash(&entry.path(), &target);
-            continue;
-        }
-        let (mut file, mut copy) = (File::open(entry.path()).unwrap(), File::create(target).unwrap());
-        let (len, end) = (file.metadata().unwrap().len(), end(&mut file).unwrap());
-        file.rewind().unwrap();
-        io::copy(&mut file.take(end), &mut copy).unwrap();
-        copy.set_len(len).unwrap();
-    }
 }
 
 /// Behind the last byte that isn't zero. Most of a journal is zeros, which are on no disk, or are compared chunk by chunk.

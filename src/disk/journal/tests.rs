@@ -1,7 +1,44 @@
+//! How a journal is gone on with, and what the stores' tests ask of theirs.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Seek as _},
+    path::Path,
+};
+
 use fjall::{Database, KeyspaceCreateOptions, PersistMode};
 
-use super::{journals, mend, written};
+use super::{end, journals, mend};
 use crate::disk::open_database;
+
+/// What was written to the newest journal.
+pub(crate) fn written(database: &Path) -> Vec<u8> {
+    let mut file = File::open(journals(database).unwrap().pop().unwrap()).unwrap();
+    let end = end(&mut file).unwrap();
+    file.rewind().unwrap();
+    let mut written = Vec::new();
+    file.take(end).read_to_end(&mut written).unwrap();
+    written
+}
+
+/// Copies a folder to where a server may find it after a crash. The zeros at a file's end stay on no disk: a journal copied
+/// whole is 64 MiB to write, and other tests wait for the disk.
+pub(crate) fn crash(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            crash(&entry.path(), &target);
+            continue;
+        }
+        let (mut file, mut copy) = (File::open(entry.path()).unwrap(), File::create(target).unwrap());
+        let (len, end) = (file.metadata().unwrap().len(), end(&mut file).unwrap());
+        file.rewind().unwrap();
+        io::copy(&mut file.take(end), &mut copy).unwrap();
+        copy.set_len(len).unwrap();
+    }
+}
 
 #[test]
 fn what_is_appended_and_what_is_written_over_stand_in_one_journal() {

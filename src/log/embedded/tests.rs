@@ -295,7 +295,7 @@ fn journal(store: &Path) -> PathBuf {
 }
 
 fn written(store: &Path) -> Vec<u8> {
-    crate::disk::journal::written(&store.join("database"))
+    crate::disk::journal::tests::written(&store.join("database"))
 }
 
 #[tokio::test]
@@ -312,7 +312,7 @@ async fn a_journal_that_was_found_is_written_over_or_appended_to() {
         assert!(written(directory.path()).starts_with(&before), "it goes on behind what is there");
         assert_eq!(len(), opened.max(written(directory.path()).len() as u64));
         let left = tempfile::tempdir().unwrap();
-        crate::disk::journal::crash(directory.path(), left.path());
+        crate::disk::journal::tests::crash(directory.path(), left.path());
         let (again, said) = open_listening(left.path());
         assert_eq!(again.unwrap().extent(&channel("room:a")).await.unwrap().top, n);
         assert_eq!(said, "");
@@ -336,7 +336,7 @@ async fn a_write_that_is_cut_at_any_byte_is_cut_off_and_said_and_costs_nothing_b
     fs::write(journal(directory.path()), &written).unwrap();
     for cut in ends[0]..=ends[3] {
         let torn = tempfile::tempdir().unwrap();
-        crate::disk::journal::crash(directory.path(), torn.path());
+        crate::disk::journal::tests::crash(directory.path(), torn.path());
         let mut bytes = written[..cut].to_vec();
         // Every other one as it is where the file was made longer before: zeros instead of an end.
         if cut % 2 == 0 {

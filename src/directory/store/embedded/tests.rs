@@ -44,7 +44,7 @@ fn refused(path: &Path) -> String {
 /// What a crash leaves: the files as they are, while the store is open.
 fn crashed(path: &Path) -> tempfile::TempDir {
     let left = tempfile::tempdir().unwrap();
-    journal::crash(path, left.path());
+    journal::tests::crash(path, left.path());
     left
 }
 
@@ -56,7 +56,7 @@ fn journal(folder: &Path) -> PathBuf {
 }
 
 fn written(folder: &Path) -> Vec<u8> {
-    journal::written(&folder.join("database"))
+    journal::tests::written(&folder.join("database"))
 }
 
 #[tokio::test]
