@@ -26,6 +26,7 @@ mod lookup;
 mod mark;
 mod publish;
 mod route;
+mod silence;
 mod telling;
 mod tend;
 

@@ -16,10 +16,9 @@ use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot},
     time::{Instant, sleep, timeout},
 };
-use tracing::warn;
 use xpush_protocol::{ChannelName, Cursor, Epoch, ErrorCode};
 
-use super::{Node, Publishing};
+use super::{Node, Publishing, silence::Silences};
 use crate::{
     broker::{Answers, Carried, Placed, Requested, Standing},
     log::LogError,
@@ -41,8 +40,6 @@ const PUBLICATION_BYTES: usize = 512;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// So it says something that often: what a log is slow to take here, it would be no faster to take there too.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
-/// How long a node is not asked that was silent, gone, or could not append.
-const SILENT_FOR: Duration = Duration::from_secs(10);
 /// Drafts that come later than this were appended by who sent them, long ago; of a channel that keeps little the ids may
 /// be gone again.
 const STALE_AFTER: Duration = Duration::from_secs(5);
@@ -57,13 +54,21 @@ struct Appender {
     instance: u64,
 }
 
+/// Why an appender gave no answer.
+enum Unanswered {
+    /// It says nothing, or nobody is there.
+    Silent,
+    /// The broker did not bring it the question.
+    Unreached,
+    /// Somebody else found out that no answer will come.
+    GivenUp,
+}
+
 /// Which way each channel's publications go, of those that have any under way.
 pub(super) struct Routes {
     ways: Mutex<HashMap<ChannelName, Way>>,
     places: Arc<Semaphore>,
-    /// Runs of nodes, by their numbers, and since when.
-    silent: Mutex<HashMap<u64, Instant>>,
-    fell_silent: Notify,
+    silences: Silences,
     serving: Arc<Semaphore>,
 }
 
@@ -95,8 +100,7 @@ impl Default for Routes {
         Self {
             ways: Mutex::default(),
             places: Arc::new(Semaphore::new(WAITING_BYTES)),
-            silent: Mutex::default(),
-            fell_silent: Notify::new(),
+            silences: Silences::default(),
             serving: Arc::new(Semaphore::new(SERVED_AT_ONCE)),
         }
     }
@@ -163,38 +167,8 @@ impl Routes {
         batch
     }
 
-    fn silence(&self, appender: &Appender) {
-        let of_before = self.silent().insert(appender.instance, Instant::now());
-        if of_before.is_none() {
-            warn!(node = %appender.id, "a node does not append for this one; it appends by itself for a while");
-        }
-        self.fell_silent.notify_waiters();
-    }
-
-    fn is_silent(&self, instance: u64) -> bool {
-        let mut silent = self.silent();
-        // Those that are gone for good are forgotten here too.
-        silent.retain(|_, since| since.elapsed() < SILENT_FOR);
-        silent.contains_key(&instance)
-    }
-
-    /// Resolves when somebody found this one silent.
-    async fn silenced(&self, instance: u64) {
-        loop {
-            let changed = self.fell_silent.notified();
-            if self.is_silent(instance) {
-                return;
-            }
-            changed.await;
-        }
-    }
-
     fn ways(&self) -> MutexGuard<'_, HashMap<ChannelName, Way>> {
         self.ways.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn silent(&self) -> MutexGuard<'_, HashMap<u64, Instant>> {
-        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -240,8 +214,9 @@ impl Node {
         let nodes = self.membership.nodes().borrow().clone();
         let own = nodes.iter().find(|node| node.id == self.id)?;
         // Another version may not know how.
-        let able =
-            nodes.iter().filter(|node| node.version == own.version && !self.routes.is_silent(node.instance));
+        let able = nodes
+            .iter()
+            .filter(|node| node.version == own.version && !self.routes.silences.is_silent(node.instance));
         let chosen = appender(able, channel.as_str()).filter(|node| node.id != self.id)?;
         Some(Appender { id: chosen.id.clone(), instance: chosen.instance })
     }
@@ -257,12 +232,10 @@ impl Node {
             // Where too many answers are waited for already, that is no fault of the appender.
             if let Some(appender) = self.appender_elsewhere(&channel)
                 && let Some(answers) = self.inbox.expect_appended()
+                && self.routes.silences.ask(appender.instance)
             {
-                let placed = self.ask_to_append(&appender, answers, &channel, &batch).await;
-                let Placed { places, is_behind } = placed.unwrap_or_default();
-                if places.len() < batch.len() && !is_behind {
-                    self.routes.silence(&appender);
-                }
+                let Placed { places, is_behind } =
+                    self.ask_to_append(&appender, answers, &channel, &batch).await;
                 for Standing { epoch, offset, duplicate } in places {
                     let Some(Waiting { reply, .. }) = batch.pop_front() else { break };
                     let cursor = Cursor { epoch: Epoch(epoch), offset };
@@ -284,14 +257,43 @@ impl Node {
         }
     }
 
-    /// What the appender made of a batch. `None`: it says nothing.
+    /// What the appender made of a batch, and what that says of it.
     async fn ask_to_append(
+        &self,
+        appender: &Appender,
+        answers: Answers<'_, Option<Placed>>,
+        channel: &ChannelName,
+        batch: &VecDeque<Waiting>,
+    ) -> Placed {
+        let (silences, instance) = (&self.routes.silences, appender.instance);
+        match self.answer_to_append(appender, answers, channel, batch).await {
+            Ok(placed) if placed.is_behind || placed.places.len() == batch.len() => {
+                silences.heard(instance);
+                placed
+            }
+            Ok(placed) => {
+                silences.silent(&appender.id, instance);
+                placed
+            }
+            Err(Unanswered::Silent) => {
+                silences.silent(&appender.id, instance);
+                Placed::default()
+            }
+            Err(Unanswered::Unreached) => {
+                silences.unreached(instance);
+                Placed::default()
+            }
+            Err(Unanswered::GivenUp) => Placed::default(),
+        }
+    }
+
+    async fn answer_to_append(
         &self,
         appender: &Appender,
         mut answers: Answers<'_, Option<Placed>>,
         channel: &ChannelName,
         batch: &VecDeque<Waiting>,
-    ) -> Option<Placed> {
+    ) -> Result<Placed, Unanswered> {
         let asked = Carried::Append {
             node: appender.id.clone(),
             from: self.id.clone(),
@@ -300,22 +302,28 @@ impl Node {
             channel: channel.clone(),
             drafts: batch.iter().map(|waiting| waiting.draft.clone()).collect(),
         };
-        let deadline = Instant::now() + GIVEN_UP_AFTER;
-        let listeners = timeout(PATIENCE, self.broker.publish(asked)).await.ok()?.ok()?;
+        let began = Instant::now();
+        let listeners = match timeout(PATIENCE, self.broker.publish(asked)).await {
+            Ok(Ok(listeners)) => listeners,
+            Ok(Err(_)) | Err(_) => return Err(Unanswered::Unreached),
+        };
         if listeners == 0 {
-            return None;
+            return Err(Unanswered::Silent);
         }
-        while Instant::now() < deadline {
+        while began.elapsed() < GIVEN_UP_AFTER {
             let answer = tokio::select! {
-                answer = timeout(PATIENCE, answers.next()) => answer.ok()??,
-                () = self.routes.silenced(appender.instance) => return None,
+                biased;
+                answer = timeout(PATIENCE, answers.next()) => answer.ok().flatten(),
+                () = self.routes.silences.in_vain(appender.instance, began) => return Err(Unanswered::GivenUp),
             };
-            if answer.is_some() {
-                return answer;
+            match answer {
+                Some(Some(placed)) => return Ok(placed),
+                // It lives, and is slow.
+                Some(None) => {}
+                None => return Err(Unanswered::Silent),
             }
         }
-        // It lives, and is slow.
-        Some(Placed { is_behind: true, ..Placed::default() })
+        Ok(Placed { is_behind: true, ..Placed::default() })
     }
 
     async fn append_here(self: &Arc<Self>, channel: &ChannelName, batch: VecDeque<Waiting>) {

@@ -19,18 +19,20 @@ const NODES: usize = 3;
 const MESSAGES: u32 = 300;
 
 /// The connection itself: what is sent does not wait for answers.
-struct Bare;
+struct Bare {
+    messages: u32,
+}
 
 impl Visit for Bare {
     type Output = futures_util::future::BoxFuture<'static, Vec<u64>>;
 
     fn visit(self, connection: impl Connection) -> Self::Output {
-        Box::pin(publish(connection))
+        Box::pin(publish(connection, self.messages))
     }
 }
 
 /// Publishes to one channel, and gives the offsets in the order in which it published.
-async fn publish(connection: impl Connection) -> Vec<u64> {
+async fn publish(connection: impl Connection, messages: u32) -> Vec<u64> {
     let (_, mut reader, mut writer) = connection.split();
     let outgoing =
         |frame: &ClientFrame| vec![Outgoing { bytes: Codec::Json.encode(frame), lane: Lane::Control }];
@@ -39,7 +41,7 @@ async fn publish(connection: impl Connection) -> Vec<u64> {
     writer.write(&mut outgoing(&connect)).await.unwrap();
     let sending = async {
         let mut random = Random(7);
-        for id in 1..=MESSAGES {
+        for id in 1..=messages {
             let publish = Publish {
                 id,
                 channel: "room:hot".parse().unwrap(),
@@ -58,7 +60,7 @@ async fn publish(connection: impl Connection) -> Vec<u64> {
         }
     };
     let receiving = async {
-        let mut offsets = vec![0; MESSAGES as usize];
+        let mut offsets = vec![0; messages as usize];
         while offsets.contains(&0) {
             let frame = reader.read().await.unwrap();
             match Codec::Json.decode(&frame).unwrap() {
@@ -81,7 +83,8 @@ async fn messages_of_a_connection_keep_their_order_whichever_node_appends_them()
         let mut cluster = Cluster::start(NODES, faults, seed);
         let mut publishing = JoinSet::new();
         for node in 0..NODES {
-            publishing.spawn(cluster.doors().dial(node, Via::Websocket, Codec::Json, Bare).await.unwrap());
+            let bare = Bare { messages: MESSAGES };
+            publishing.spawn(cluster.doors().dial(node, Via::Websocket, Codec::Json, bare).await.unwrap());
         }
         let mut all: Vec<u64> = Vec::new();
         while let Some(offsets) = publishing.join_next().await {
@@ -93,4 +96,25 @@ async fn messages_of_a_connection_keep_their_order_whichever_node_appends_them()
         let each_once: Vec<u64> = (1..=u64::from(MESSAGES) * NODES as u64).collect();
         assert_eq!(all, each_once, "seed {seed}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_is_its_appenders_again_as_soon_as_the_broker_is_back() {
+    let mut cluster = Cluster::start(NODES, Faults::none(), 4);
+    let doors = cluster.doors();
+    // Whether a channel has rivals is a hint that comes and goes: of so many messages some are another node's to append.
+    let publish_at_all_nodes = async || {
+        for node in 0..NODES {
+            let bare = Bare { messages: 20 };
+            doors.dial(node, Via::Websocket, Codec::Json, bare).await.unwrap().await;
+        }
+        cluster.hub.asked_to_append()
+    };
+    let before = publish_at_all_nodes().await;
+    assert!(before > 0);
+    cluster.hub.set_away(true);
+    assert_eq!(publish_at_all_nodes().await, before, "each node appends what comes to it");
+    cluster.hub.set_away(false);
+    let after = publish_at_all_nodes().await;
+    assert!(after > before, "that the broker was away is held against the appenders");
 }

@@ -69,7 +69,7 @@ pub(crate) struct Cluster {
     faults: Faults,
     durable: Arc<Ledger>,
     pub(crate) recent: Arc<Ledger>,
-    hub: Arc<Hub>,
+    pub(crate) hub: Arc<Hub>,
     roster: watch::Sender<Nodes>,
     nodes: Vec<Option<TestNode>>,
     dialers: Arc<Mutex<Vec<memory::Dialer>>>,

@@ -63,6 +63,10 @@ struct State {
     nodes: HashMap<usize, Listener>,
     tops: HashMap<ChannelName, Cursor>,
     last: Option<(ChannelName, Arc<Publication>)>,
+    /// It is out of everybody's reach.
+    is_away: bool,
+    /// How often a node was asked to append for another.
+    asked_to_append: usize,
     /// Carries to each node what is due.
     carrying: JoinSet<()>,
 }
@@ -85,6 +89,8 @@ impl Hub {
             nodes: HashMap::new(),
             tops: HashMap::new(),
             last: None,
+            is_away: false,
+            asked_to_append: 0,
             carrying: JoinSet::new(),
         };
         Arc::new(Self { weather, lie, state: Mutex::new(state) })
@@ -105,8 +111,20 @@ impl Hub {
         self.state().nodes.remove(&node);
     }
 
-    fn publish(&self, from: usize, carried: Carried) -> usize {
+    pub(crate) fn set_away(&self, is_away: bool) {
+        self.state().is_away = is_away;
+    }
+
+    pub(crate) fn asked_to_append(&self) -> usize {
+        self.state().asked_to_append
+    }
+
+    fn publish(&self, from: usize, carried: Carried) -> Result<usize, BrokerError> {
         let mut state = self.state();
+        if state.is_away {
+            return Err(BrokerError { reason: "it is away".into() });
+        }
+        state.asked_to_append += usize::from(matches!(carried, Carried::Append { .. }));
         let State { random, nodes, tops, last, .. } = &mut *state;
         self.note_top(tops, &carried);
         let carried = self.twisted(last, carried);
@@ -125,7 +143,7 @@ impl Hub {
                     .try_send((Instant::now() + random.up_to(self.weather.delay), carried.clone()));
             }
         }
-        count
+        Ok(count)
     }
 
     fn note_top(&self, tops: &mut HashMap<ChannelName, Cursor>, carried: &Carried) {
@@ -192,7 +210,8 @@ async fn carry(
                 let Some((_, carried)) = waiting.pop_first() else { continue };
                 for answer in inbox.receive(carried) {
                     if let Some(hub) = hub.upgrade() {
-                        hub.publish(node, answer);
+                        // Lost where nobody can be reached.
+                        let _ = hub.publish(node, answer);
                     }
                 }
             }
@@ -202,7 +221,7 @@ async fn carry(
 
 impl Broker for Spoke {
     fn publish(&self, carried: Carried) -> BoxFuture<'_, Result<usize, BrokerError>> {
-        ready(Ok(self.hub.publish(self.node, carried))).boxed()
+        ready(self.hub.publish(self.node, carried)).boxed()
     }
 
     fn listen(&self, topic: Topic) -> BoxFuture<'_, ()> {
