@@ -18,9 +18,9 @@ const PAYLOAD_BYTES: usize = 200;
 const CHANNELS: usize = 200;
 const DURATION: Duration = Duration::from_secs(5);
 
-fn draft() -> Draft {
+fn draft(task: usize) -> Draft {
     Draft {
-        publisher: Publisher::backend("bench"),
+        publisher: Publisher::backend(&format!("bench-{task}")),
         message_id: MessageId::random(),
         retriable: true,
         event: Default::default(),
@@ -46,7 +46,7 @@ async fn measure(what: &str, tasks: usize, place: impl Fn(usize, usize) -> (Arc<
                 if begun >= end {
                     break;
                 }
-                let pending = log.append(channel, draft()).await.expect("it is in line");
+                let pending = log.append(channel, draft(task)).await.expect("it is in line");
                 pending.await.expect("it is appended");
                 took.push(begun.elapsed());
             }
@@ -85,6 +85,9 @@ async fn run(members: usize) {
             (logs[task % 3].clone(), channel(format!("own{}:{}", task % 3, (task + n) % 67)))
         };
         measure(&format!("three logs, each its own channels, {tasks} tasks"), tasks, own).await;
+        let shared = |task: usize, n| (logs[task % 3].clone(), spread("shared", task, n));
+        measure(&format!("three logs, {CHANNELS} channels of all of them, {tasks} tasks"), tasks, shared)
+            .await;
         let hot = |task: usize, _| (logs[task % 3].clone(), channel(format!("hot:three{tasks}")));
         measure(&format!("three logs, one channel, {tasks} tasks"), tasks, hot).await;
         let one = |_, _| (logs[0].clone(), channel(format!("hot:one{tasks}")));

@@ -381,7 +381,11 @@ impl Batch {
                 (_, Outcome::Refused(why)) => {
                     is_sure = false;
                     taken = Some(why);
-                    append.suspect();
+                    // Whose offset is taken may have its ids taken too: then it is refused for them the next time. To
+                    // look at once was most of what MongoDB had to do where nodes append beside each other.
+                    if why == Taken::Ids {
+                        append.suspect();
+                    }
                 }
                 (_, Outcome::Unknown) => {
                     is_sure = false;
