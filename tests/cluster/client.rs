@@ -9,14 +9,14 @@ mod life;
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
     time::Duration,
 };
 
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 use xpush::client::{Via, Visit};
 use xpush_protocol::{Codec, Cursor};
 
@@ -103,18 +103,37 @@ pub(crate) enum Tamper {
 pub(crate) type SignToken = fn(user: &str, listens: &[&str]) -> String;
 
 /// How far a client is, for who waits for it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct View {
     pub(crate) cursors: Mutex<HashMap<ChannelNumber, Cursor>>,
     /// Publishes that were not answered yet.
     pub(crate) unanswered: AtomicUsize,
-    /// Connected, with all its subscriptions.
-    pub(crate) live: AtomicBool,
+    /// Since when it is not connected with all its subscriptions. `None`: it is.
+    away_since: Mutex<Option<Instant>>,
 }
 
 impl View {
+    pub(crate) fn new() -> Self {
+        let away_since = Mutex::new(Some(Instant::now()));
+        Self { cursors: Mutex::default(), unanswered: AtomicUsize::default(), away_since }
+    }
+
     pub(crate) fn is_live(&self) -> bool {
-        self.live.load(Ordering::Relaxed)
+        self.away_since().is_none()
+    }
+
+    /// Whether it has not been live for so long.
+    pub(crate) fn is_away_for(&self, long: Duration) -> bool {
+        self.away_since().is_some_and(|since| since.elapsed() >= long)
+    }
+
+    fn set_live(&self, is_live: bool) {
+        let mut away_since = self.away_since();
+        *away_since = if is_live { None } else { Some(away_since.unwrap_or_else(Instant::now)) };
+    }
+
+    fn away_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.away_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, channel: ChannelNumber, cursor: Cursor) {

@@ -45,9 +45,11 @@ async fn mended(running: &Running<ProcessDoors>, what: &str) {
             println!("{at:.1?} {what}: the traffic was as before after {took:.1?}");
             assert!(took <= limit, "after {what} the traffic was as before only after {took:?}");
         }
-        None => {
-            panic!("after {what} the traffic was not as before within {limit:?}; {} are live", running.live())
-        }
+        None => panic!(
+            "after {what} the traffic was not as before within {limit:?}; {} are live\n{}",
+            running.live(),
+            running.times_since(at).by_second()
+        ),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A message that takes longer is late.
-const LATE: Duration = Duration::from_secs(1);
+pub(crate) const LATE: Duration = Duration::from_secs(1);
 /// In a second that is normal, so many in a hundred are late at most.
 const LATE_IN_A_HUNDRED: usize = 1;
 /// Seconds in a row that have to be normal.
@@ -96,6 +96,15 @@ impl Times {
         let begins = first..(end + 1).saturating_sub(NORMAL_FOR).max(first);
         let normal = begins.into_iter().find(|&second| (second..second + NORMAL_FOR).all(is_normal))?;
         Some(Duration::from_secs(normal).saturating_sub(from))
+    }
+
+    /// One line a second.
+    pub(crate) fn by_second(&self) -> String {
+        let lines = self.seconds.iter().map(|(at, second)| {
+            let Second { published, late, delivered, delivered_late } = second;
+            format!("second {at}: {late} of {published} acknowledged late, {delivered_late} of {delivered} delivered late")
+        });
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     /// Messages a second, while there were any.

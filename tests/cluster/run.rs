@@ -20,7 +20,7 @@ use crate::{
     checker::{Report, check},
     client::{self, Doors, Part, Phase, Recovery, SignToken, Stage, Tamper, View},
     history::{ChannelNumber, ClientNumber, Event, History, Kept, Message, Record, Stream},
-    measure::Times,
+    measure::{LATE, Times},
     random::Random,
 };
 
@@ -129,7 +129,7 @@ impl Workload {
         let mut running =
             Running { settle: self.settle, stage, phase, views: Vec::new(), tasks: JoinSet::new() };
         for part in parts {
-            let view = Arc::new(View::default());
+            let view = Arc::new(View::new());
             running.views.push(Arc::clone(&view));
             running.tasks.spawn(client::run(Arc::clone(&running.stage), part, view));
         }
@@ -165,25 +165,29 @@ impl<D: Doors> Running<D> {
         records.iter().filter(|record| matches!(record.event, Event::Connected { .. })).count()
     }
 
-    /// Waits until all clients are live and messages come in time, as they did before. Gives how long that took from
-    /// now on.
+    /// Waits until no client is away and messages come in time, as they did before. Gives how long that took from now
+    /// on. Who is asked to go to another node is not live for a moment, and is not away: while nodes even out their
+    /// clients there is always one.
     pub(crate) async fn normal_within(&self, limit: Duration) -> Option<Duration> {
         let from = self.now();
         let deadline = from + limit + Duration::from_secs(5);
-        let mut all_live = None;
+        let mut nobody_away = None;
         while self.now() < deadline {
             sleep(LONG_LOOK).await;
-            if self.live() < self.views.len() {
-                all_live = None;
+            if self.views.iter().any(|view| view.is_away_for(LATE)) {
+                nobody_away = None;
                 continue;
             }
-            let all_live = *all_live.get_or_insert(self.now());
-            let records = self.stage.history.since(from);
-            if let Some(took) = Times::of(&records).normal_after(from, self.now()) {
-                return Some(took.max(all_live - from));
+            let nobody_away = *nobody_away.get_or_insert(self.now());
+            if let Some(took) = self.times_since(from).normal_after(from, self.now()) {
+                return Some(took.max(nobody_away - from));
             }
         }
         None
+    }
+
+    pub(crate) fn times_since(&self, from: Duration) -> Times {
+        Times::of(&self.stage.history.since(from))
     }
 
     /// Stops publishing, waits until everybody has everything (or never will), and judges. The nodes have to live.

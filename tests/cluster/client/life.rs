@@ -188,7 +188,7 @@ impl<D: Doors> Life<D> {
         self.add(Event::Connected { ordered });
         self.last_heard = Instant::now();
         self.moved_or_not();
-        self.view.live.store(false, Ordering::Relaxed);
+        self.view.set_live(false);
         for listening in self.channels.values_mut() {
             listening.live = false;
             listening.early.clear();
@@ -237,7 +237,7 @@ impl<D: Doors> Life<D> {
         if self.view.is_live() {
             self.interrupted = Some((self.last_heard, drained));
         }
-        self.view.live.store(false, Ordering::Relaxed);
+        self.view.set_live(false);
     }
 
     pub(super) fn is_live(&self) -> bool {
@@ -460,7 +460,7 @@ impl<D: Doors> Life<D> {
         if self.is_live() || !self.channels.values().all(|listening| listening.live || listening.barred) {
             return;
         }
-        self.view.live.store(true, Ordering::Relaxed);
+        self.view.set_live(true);
         if let Some((since, drained)) = self.interrupted.take() {
             let recovery =
                 Recovery { at: self.stage.history.now(), via: self.part.via, took: since.elapsed(), drained };
@@ -509,7 +509,7 @@ impl<D: Doors> Life<D> {
             UnsubscribeReason::Revoked => listening.barred = true,
             UnsubscribeReason::LogUnavailable | UnsubscribeReason::TokenExpired => {
                 listening.ask_at = Some(Instant::now() + RETRY_PAUSE);
-                self.view.live.store(false, Ordering::Relaxed);
+                self.view.set_live(false);
                 self.add(Event::BrokenOff(number));
                 return;
             }
