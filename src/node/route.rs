@@ -18,7 +18,10 @@ use tokio::{
 };
 use xpush_protocol::{ChannelName, Cursor, Epoch, ErrorCode};
 
-use super::{Node, Publishing, silence::Silences};
+use super::{
+    Node, Publishing,
+    silence::{Asking, Silences},
+};
 use crate::{
     broker::{Answers, Carried, Placed, Requested, Standing},
     log::LogError,
@@ -49,9 +52,9 @@ const GIVEN_UP_AFTER: Duration = Duration::from_secs(10);
 const SERVED_AT_ONCE: usize = 256;
 
 /// The node that is to append.
-struct Appender {
-    id: NodeId,
-    instance: u64,
+pub(super) struct Appender {
+    pub(super) id: NodeId,
+    pub(super) instance: u64,
 }
 
 /// Why an appender gave no answer.
@@ -178,6 +181,17 @@ impl Drop for Here {
     }
 }
 
+/// Takes note of what this says of the appender, and gives what it did of so many.
+fn judge(asking: Asking<'_>, answered: Result<Placed, Unanswered>, asked: usize) -> Placed {
+    match &answered {
+        Ok(placed) if placed.is_behind || placed.places.len() == asked => asking.heard(),
+        Ok(_) | Err(Unanswered::Silent) => asking.silent(),
+        Err(Unanswered::Unreached) => asking.unreached(),
+        Err(Unanswered::GivenUp) => drop(asking),
+    }
+    answered.unwrap_or_default()
+}
+
 impl Node {
     /// Publishes to a channel that other nodes may append to as well.
     pub(super) async fn publish_routed(
@@ -232,10 +246,10 @@ impl Node {
             // Where too many answers are waited for already, that is no fault of the appender.
             if let Some(appender) = self.appender_elsewhere(&channel)
                 && let Some(answers) = self.inbox.expect_appended()
-                && self.routes.silences.ask(appender.instance)
+                && let Some(asking) = self.routes.silences.ask(&appender)
             {
-                let Placed { places, is_behind } =
-                    self.ask_to_append(&appender, answers, &channel, &batch).await;
+                let answered = self.ask_to_append(&appender, answers, &channel, &batch).await;
+                let Placed { places, is_behind } = judge(asking, answered, batch.len());
                 for Standing { epoch, offset, duplicate } in places {
                     let Some(Waiting { reply, .. }) = batch.pop_front() else { break };
                     let cursor = Cursor { epoch: Epoch(epoch), offset };
@@ -257,37 +271,8 @@ impl Node {
         }
     }
 
-    /// What the appender made of a batch, and what that says of it.
+    /// What the appender made of a batch.
     async fn ask_to_append(
-        &self,
-        appender: &Appender,
-        answers: Answers<'_, Option<Placed>>,
-        channel: &ChannelName,
-        batch: &VecDeque<Waiting>,
-    ) -> Placed {
-        let (silences, instance) = (&self.routes.silences, appender.instance);
-        match self.answer_to_append(appender, answers, channel, batch).await {
-            Ok(placed) if placed.is_behind || placed.places.len() == batch.len() => {
-                silences.heard(instance);
-                placed
-            }
-            Ok(placed) => {
-                silences.silent(&appender.id, instance);
-                placed
-            }
-            Err(Unanswered::Silent) => {
-                silences.silent(&appender.id, instance);
-                Placed::default()
-            }
-            Err(Unanswered::Unreached) => {
-                silences.unreached(instance);
-                Placed::default()
-            }
-            Err(Unanswered::GivenUp) => Placed::default(),
-        }
-    }
-
-    async fn answer_to_append(
         &self,
         appender: &Appender,
         mut answers: Answers<'_, Option<Placed>>,

@@ -1,9 +1,9 @@
 //! Nodes that were asked to append, and did not: each is left alone for a while, and then asked by one batch before all
 //! others.
 //!
-//! What the broker could not bring to a node is no silence of it. Where that was taken for one, three nodes that lost
-//! their broker for a moment appended each for itself long after it was back, and a log that had to bear this beside a
-//! full load fell behind for good.
+//! What the broker could not bring says little of the node: it is left alone for a moment, and no longer each time. Where
+//! that was taken for silence, three nodes whose broker was away appended each for itself long after it was back, and a
+//! log that had to bear this beside a full load fell behind for good.
 
 use std::{
     collections::HashMap,
@@ -14,13 +14,15 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 use tracing::warn;
 
-use crate::membership::NodeId;
+use super::route::Appender;
 
-/// For how long a node is left alone: the first time, and at most. It doubles each time that it does not answer then
-/// either.
+/// For how long a node is left alone that is silent: the first time, and at most. It doubles each time.
 const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
-/// Who was not asked for so long is asked as if nothing had been. It is more than an answer takes that comes at all.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+/// And one that the broker does not reach.
+const UNREACHED_REST: Duration = Duration::from_millis(500);
+/// Who was not silent for so long is as any other. It is more than an answer takes that comes at all, and more than any
+/// rest.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(15);
 
 /// Which nodes did not answer, each run of them by its number.
 #[derive(Default)]
@@ -32,16 +34,30 @@ pub(super) struct Silences {
 struct Silence {
     /// When asking it came to nothing the last time.
     last: Instant,
-    /// How long it is left alone since. Zero: nothing speaks against it.
-    rest: Duration,
     until: Instant,
-    /// It was asked again, and has not answered yet.
-    is_tried: bool,
+    /// How long it was left alone the last time that it was silent.
+    rest: Duration,
+    trial: Trial,
+}
+
+/// Whether it has to show that it answers, before more than one batch goes to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trial {
+    Due,
+    UnderWay,
+    Passed,
+}
+
+/// A node is being asked. Who drops this has found out nothing.
+pub(super) struct Asking<'a> {
+    silences: &'a Silences,
+    appender: &'a Appender,
+    is_trial: bool,
 }
 
 impl Silence {
     fn is_silent(&self) -> bool {
-        self.is_tried || self.until > Instant::now()
+        self.trial == Trial::UnderWay || self.until > Instant::now()
     }
 }
 
@@ -50,50 +66,22 @@ impl Silences {
         self.nodes().get(&instance).is_some_and(Silence::is_silent)
     }
 
-    /// Gives whether it may be asked. Then one of the others has to follow. Where it was silent, nobody else may until then.
-    pub(super) fn ask(&self, instance: u64) -> bool {
+    /// `None`: it is not to be asked now.
+    pub(super) fn ask<'a>(&'a self, appender: &'a Appender) -> Option<Asking<'a>> {
         let mut nodes = self.nodes();
         // Those that are gone for good are forgotten here too.
         nodes.retain(|_, silence| silence.last.elapsed() < FORGOTTEN_AFTER);
-        let Some(silence) = nodes.get_mut(&instance) else { return true };
-        if silence.is_silent() {
-            return false;
+        let mut is_trial = false;
+        if let Some(silence) = nodes.get_mut(&appender.instance) {
+            if silence.is_silent() {
+                return None;
+            }
+            if silence.trial == Trial::Due {
+                silence.trial = Trial::UnderWay;
+                is_trial = true;
+            }
         }
-        silence.is_tried = !silence.rest.is_zero();
-        true
-    }
-
-    /// It answered.
-    pub(super) fn heard(&self, instance: u64) {
-        self.nodes().remove(&instance);
-    }
-
-    /// It did not, or could not append.
-    pub(super) fn silent(&self, node: &NodeId, instance: u64) {
-        let now = Instant::now();
-        let mut nodes = self.nodes();
-        let silence = nodes.entry(instance).or_insert_with(|| Silence::nothing(now));
-        if silence.until > now && !silence.is_tried {
-            // Many were waiting for it.
-            return;
-        }
-        if silence.rest.is_zero() {
-            warn!(%node, "a node does not append for this one; it appends by itself for a while");
-        }
-        let rest = (2 * silence.rest).clamp(REST.0, REST.1);
-        *silence = Silence { last: now, rest, until: now + rest, is_tried: false };
-        drop(nodes);
-        self.changed.notify_waiters();
-    }
-
-    /// The broker could not bring it what it was asked: nor will the answers come that others wait for.
-    pub(super) fn unreached(&self, instance: u64) {
-        let now = Instant::now();
-        let mut nodes = self.nodes();
-        let silence = nodes.entry(instance).or_insert_with(|| Silence::nothing(now));
-        (silence.last, silence.is_tried) = (now, false);
-        drop(nodes);
-        self.changed.notify_waiters();
+        Some(Asking { silences: self, appender, is_trial })
     }
 
     /// Resolves when somebody asked it in vain, from `since` on.
@@ -112,9 +100,54 @@ impl Silences {
     }
 }
 
-impl Silence {
-    fn nothing(now: Instant) -> Self {
-        Self { last: now, rest: Duration::ZERO, until: now, is_tried: false }
+impl Asking<'_> {
+    /// It answered.
+    pub(super) fn heard(self) {
+        if let Some(silence) = self.silences.nodes().get_mut(&self.appender.instance) {
+            (silence.until, silence.trial) = (Instant::now(), Trial::Passed);
+        }
+    }
+
+    /// It did not, or could not append.
+    pub(super) fn silent(self) {
+        self.fail(true);
+    }
+
+    /// The broker did not bring it what it was asked. Nor will the answers come that others wait for.
+    pub(super) fn unreached(self) {
+        self.fail(false);
+    }
+
+    fn fail(self, is_silent: bool) {
+        let now = Instant::now();
+        let mut nodes = self.silences.nodes();
+        let silence = nodes.entry(self.appender.instance).or_insert_with(|| {
+            let node = &self.appender.id;
+            warn!(%node, "a node does not append for this one; it appends by itself for a while");
+            Silence { last: now, until: now, rest: Duration::ZERO, trial: Trial::Passed }
+        });
+        if silence.until > now && !self.is_trial {
+            // Many were waiting for it.
+            return;
+        }
+        let rest = if is_silent { (2 * silence.rest).clamp(REST.0, REST.1) } else { silence.rest };
+        let until = now + if is_silent { rest } else { UNREACHED_REST };
+        *silence = Silence { last: now, until, rest, trial: Trial::Due };
+        drop(nodes);
+        self.silences.changed.notify_waiters();
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if !self.is_trial {
+            return;
+        }
+        if let Some(silence) = self.silences.nodes().get_mut(&self.appender.instance)
+            && silence.trial == Trial::UnderWay
+        {
+            silence.trial = Trial::Due;
+        }
     }
 }
 
@@ -127,66 +160,78 @@ mod tests {
 
     use super::*;
 
-    const NODE: u64 = 1;
+    const A_BIT: Duration = Duration::from_millis(1);
 
-    fn silences() -> (Silences, NodeId) {
-        (Silences::default(), "n1".parse().unwrap())
+    fn appender() -> Appender {
+        Appender { id: "n1".parse().unwrap(), instance: 1 }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_was_silent_is_asked_by_one_and_left_alone_longer_each_time() {
-        let (silences, node) = silences();
-        assert!(silences.ask(NODE));
-        let mut rest = REST.0;
-        for _ in 0..5 {
-            silences.silent(&node, NODE);
-            // Others that waited for it too.
-            silences.silent(&node, NODE);
-            assert!(silences.is_silent(NODE) && !silences.ask(NODE));
-            advance(rest - Duration::from_millis(1)).await;
-            assert!(silences.is_silent(NODE), "not left alone for {rest:?}");
-            advance(Duration::from_millis(1)).await;
-            assert!(!silences.is_silent(NODE) && silences.ask(NODE));
-            assert!(silences.is_silent(NODE) && !silences.ask(NODE), "it is being asked");
-            rest = (2 * rest).min(REST.1);
+    async fn who_is_silent_is_left_alone_longer_each_time_and_asked_by_one() {
+        let (silences, node) = (Silences::default(), appender());
+        let (first, second) = (silences.ask(&node).unwrap(), silences.ask(&node).unwrap());
+        first.silent();
+        // It waited for it too.
+        second.silent();
+        for rest in [1, 2, 4, 8, 10, 10].map(Duration::from_secs) {
+            advance(rest - A_BIT).await;
+            assert!(silences.is_silent(1) && silences.ask(&node).is_none(), "not left alone for {rest:?}");
+            advance(A_BIT).await;
+            assert!(!silences.is_silent(1), "left alone for more than {rest:?}");
+            let trial = silences.ask(&node).unwrap();
+            assert!(silences.is_silent(1) && silences.ask(&node).is_none(), "more than one asks it");
+            trial.silent();
         }
-        silences.heard(NODE);
-        assert!(silences.ask(NODE) && !silences.is_silent(NODE));
-        silences.silent(&node, NODE);
+        advance(REST.1).await;
+        silences.ask(&node).unwrap().heard();
+        let (first, _second) = (silences.ask(&node).unwrap(), silences.ask(&node).unwrap());
+        first.silent();
+        advance(REST.1 - A_BIT).await;
+        assert!(silences.is_silent(1), "one answer in between is enough to be asked all the time");
+        advance(FORGOTTEN_AFTER).await;
+        silences.ask(&node).unwrap().silent();
         advance(REST.0).await;
-        assert!(silences.ask(NODE), "what was before it answered counts no more");
+        assert!(!silences.is_silent(1), "long ago counts");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_the_broker_could_not_bring_is_no_silence() {
-        let (silences, node) = silences();
-        assert!(silences.ask(NODE));
-        let mut waiting = pin!(silences.in_vain(NODE, Instant::now()));
-        assert!((&mut waiting).now_or_never().is_none());
-        silences.unreached(NODE);
-        assert!((&mut waiting).now_or_never().is_some(), "who waits is not told");
-        assert!(silences.ask(NODE) && silences.ask(NODE) && !silences.is_silent(NODE));
-
-        // Nor is it an answer of who was silent before.
-        silences.silent(&node, NODE);
+    async fn what_the_broker_does_not_reach_is_left_alone_for_a_moment_only() {
+        let (silences, node) = (Silences::default(), appender());
+        for _ in 0..5 {
+            silences.ask(&node).unwrap().unreached();
+            advance(UNREACHED_REST - A_BIT).await;
+            assert!(silences.is_silent(1) && silences.ask(&node).is_none());
+            advance(A_BIT).await;
+            assert!(!silences.is_silent(1));
+        }
+        silences.ask(&node).unwrap().silent();
         advance(REST.0).await;
-        assert!(silences.ask(NODE));
-        silences.unreached(NODE);
-        assert!(silences.ask(NODE) && !silences.ask(NODE), "one asks it again, and one only");
-        silences.silent(&node, NODE);
-        advance(REST.0).await;
-        assert!(silences.is_silent(NODE), "it is left alone longer than before");
+        assert!(!silences.is_silent(1), "that it was not reached counts as silence");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_asked_after_it_fell_silent_waits_for_an_answer() {
-        let (silences, node) = silences();
-        silences.silent(&node, NODE);
+    async fn a_trial_that_finds_nothing_out_is_made_again() {
+        let (silences, node) = (Silences::default(), appender());
+        silences.ask(&node).unwrap().silent();
         advance(REST.0).await;
-        assert!(silences.ask(NODE));
-        let mut waiting = pin!(silences.in_vain(NODE, Instant::now()));
-        assert!((&mut waiting).now_or_never().is_none());
-        silences.silent(&node, NODE);
-        assert!((&mut waiting).now_or_never().is_some());
+        drop(silences.ask(&node).unwrap());
+        assert!(!silences.is_silent(1));
+        let _trial = silences.ask(&node).unwrap();
+        assert!(silences.ask(&node).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_told_that_it_is_in_vain() {
+        let (silences, node) = (Silences::default(), appender());
+        for in_vain in [Asking::silent, Asking::unreached] {
+            let asking = silences.ask(&node).unwrap();
+            let mut waiting = pin!(silences.in_vain(1, Instant::now()));
+            assert!((&mut waiting).now_or_never().is_none());
+            in_vain(asking);
+            assert!((&mut waiting).now_or_never().is_some());
+            advance(REST.0).await;
+            let asked_since = silences.in_vain(1, Instant::now());
+            assert!(asked_since.now_or_never().is_none(), "what was before it asked counts");
+        }
     }
 }

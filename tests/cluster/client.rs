@@ -108,32 +108,54 @@ pub(crate) struct View {
     pub(crate) cursors: Mutex<HashMap<ChannelNumber, Cursor>>,
     /// Publishes that were not answered yet.
     pub(crate) unanswered: AtomicUsize,
-    /// Since when it is not connected with all its subscriptions. `None`: it is.
-    away_since: Mutex<Option<Instant>>,
+    place: Mutex<At>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum At {
+    /// Connected, with all its subscriptions.
+    Home,
+    /// On its way from one connection to the next, as it was asked to be, since then.
+    Moving(Instant),
+    Away,
 }
 
 impl View {
     pub(crate) fn new() -> Self {
-        let away_since = Mutex::new(Some(Instant::now()));
-        Self { cursors: Mutex::default(), unanswered: AtomicUsize::default(), away_since }
+        Self { cursors: Mutex::default(), unanswered: AtomicUsize::default(), place: Mutex::new(At::Away) }
     }
 
     pub(crate) fn is_live(&self) -> bool {
-        self.away_since().is_none()
+        matches!(*self.place(), At::Home)
     }
 
-    /// Whether it has not been live for so long.
-    pub(crate) fn is_away_for(&self, long: Duration) -> bool {
-        self.away_since().is_some_and(|since| since.elapsed() >= long)
+    /// Whether it is missing something. Who moves, and soon is there again, is not.
+    pub(crate) fn is_away(&self, soon: Duration) -> bool {
+        match *self.place() {
+            At::Home => false,
+            At::Moving(since) => since.elapsed() >= soon,
+            At::Away => true,
+        }
     }
 
-    fn set_live(&self, is_live: bool) {
-        let mut away_since = self.away_since();
-        *away_since = if is_live { None } else { Some(away_since.unwrap_or_else(Instant::now)) };
+    fn come_home(&self) {
+        *self.place() = At::Home;
     }
 
-    fn away_since(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.away_since.lock().unwrap_or_else(PoisonError::into_inner)
+    fn go_away(&self) {
+        *self.place() = At::Away;
+    }
+
+    /// The next connection is there. Who was away is so until all its subscriptions are.
+    fn move_on(&self) {
+        let mut place = self.place();
+        if matches!(*place, At::Home) {
+            *place = At::Moving(Instant::now());
+        }
+    }
+
+    fn place(&self) -> MutexGuard<'_, At> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, channel: ChannelNumber, cursor: Cursor) {

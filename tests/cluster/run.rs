@@ -166,7 +166,7 @@ impl<D: Doors> Running<D> {
     }
 
     /// Waits until no client is away and messages come in time, as they did before. Gives how long that took from now
-    /// on. Who is asked to go to another node is not live for a moment, and is not away: while nodes even out their
+    /// on. Who is asked to go to another node is not live for a moment, and not away: while nodes even out their
     /// clients there is always one.
     pub(crate) async fn normal_within(&self, limit: Duration) -> Option<Duration> {
         let from = self.now();
@@ -174,7 +174,7 @@ impl<D: Doors> Running<D> {
         let mut nobody_away = None;
         while self.now() < deadline {
             sleep(LONG_LOOK).await;
-            if self.views.iter().any(|view| view.is_away_for(LATE)) {
+            if self.views.iter().any(|view| view.is_away(LATE)) {
                 nobody_away = None;
                 continue;
             }

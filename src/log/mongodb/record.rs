@@ -121,13 +121,13 @@ pub(super) fn by_offset() -> Document {
     doc! { "h": 1, "app": 1, "channel": 1, "offset": 1 }
 }
 
+/// What MongoDB calls that index, in its errors too.
+pub(super) const BY_OFFSET: &str = "h_1_app_1_channel_1_offset_1";
+
 /// No message stands twice.
 pub(super) fn by_message() -> Document {
     doc! { "h": 1, "app": 1, "channel": 1, "publisher": 1, "message_id": 1 }
 }
-
-/// What MongoDB calls that index, in its errors too.
-pub(super) const BY_MESSAGE: &str = "h_1_app_1_channel_1_publisher_1_message_id_1";
 
 /// What is too old, however many channels there are. Only what expires is in it.
 pub(super) fn by_expire() -> Document {

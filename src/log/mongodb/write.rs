@@ -111,7 +111,7 @@ enum Outcome {
     NotTried,
 }
 
-/// What a draft can't have. A refusal tells it in MongoDB's own words, so nothing but speed depends on it.
+/// What a draft can't have. A refusal tells it in MongoDB's own words: where they are not understood it is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
     /// Another node was first.
@@ -305,7 +305,7 @@ async fn insert(
 /// Out of `… index: NAME dup key: VALUES`; the values are somebody else's words.
 fn taken(message: &str) -> Taken {
     let before_values = message.split(" dup key:").next().unwrap_or_default();
-    if before_values.ends_with(record::BY_MESSAGE) { Taken::Ids } else { Taken::Offset }
+    if before_values.ends_with(record::BY_OFFSET) { Taken::Offset } else { Taken::Ids }
 }
 
 impl Batch {

@@ -188,7 +188,6 @@ impl<D: Doors> Life<D> {
         self.add(Event::Connected { ordered });
         self.last_heard = Instant::now();
         self.moved_or_not();
-        self.view.set_live(false);
         for listening in self.channels.values_mut() {
             listening.live = false;
             listening.early.clear();
@@ -237,7 +236,7 @@ impl<D: Doors> Life<D> {
         if self.view.is_live() {
             self.interrupted = Some((self.last_heard, drained));
         }
-        self.view.set_live(false);
+        if drained { self.view.move_on() } else { self.view.go_away() }
     }
 
     pub(super) fn is_live(&self) -> bool {
@@ -460,7 +459,7 @@ impl<D: Doors> Life<D> {
         if self.is_live() || !self.channels.values().all(|listening| listening.live || listening.barred) {
             return;
         }
-        self.view.set_live(true);
+        self.view.come_home();
         if let Some((since, drained)) = self.interrupted.take() {
             let recovery =
                 Recovery { at: self.stage.history.now(), via: self.part.via, took: since.elapsed(), drained };
@@ -509,7 +508,7 @@ impl<D: Doors> Life<D> {
             UnsubscribeReason::Revoked => listening.barred = true,
             UnsubscribeReason::LogUnavailable | UnsubscribeReason::TokenExpired => {
                 listening.ask_at = Some(Instant::now() + RETRY_PAUSE);
-                self.view.set_live(false);
+                self.view.go_away();
                 self.add(Event::BrokenOff(number));
                 return;
             }

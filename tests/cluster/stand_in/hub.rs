@@ -4,7 +4,7 @@
 //! What it may not do is a lie, and can be planted.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -20,6 +20,7 @@ use tokio::{
 };
 use xpush::{
     broker::{Broker, BrokerError, Carried, Inbox, Topic},
+    membership::NodeId,
     publication::Publication,
 };
 use xpush_protocol::{ChannelName, Cursor};
@@ -65,8 +66,8 @@ struct State {
     last: Option<(ChannelName, Arc<Publication>)>,
     /// It is out of everybody's reach.
     is_away: bool,
-    /// How often a node was asked to append for another.
-    asked_to_append: usize,
+    /// Which nodes were asked to append for others.
+    appenders: HashSet<NodeId>,
     /// Carries to each node what is due.
     carrying: JoinSet<()>,
 }
@@ -90,7 +91,7 @@ impl Hub {
             tops: HashMap::new(),
             last: None,
             is_away: false,
-            asked_to_append: 0,
+            appenders: HashSet::new(),
             carrying: JoinSet::new(),
         };
         Arc::new(Self { weather, lie, state: Mutex::new(state) })
@@ -115,16 +116,19 @@ impl Hub {
         self.state().is_away = is_away;
     }
 
-    pub(crate) fn asked_to_append(&self) -> usize {
-        self.state().asked_to_append
+    /// Which nodes were asked to append for others, since the last call.
+    pub(crate) fn take_appenders(&self) -> HashSet<NodeId> {
+        std::mem::take(&mut self.state().appenders)
     }
 
     fn publish(&self, from: usize, carried: Carried) -> Result<usize, BrokerError> {
         let mut state = self.state();
+        if let Carried::Append { node, .. } = &carried {
+            state.appenders.insert(node.clone());
+        }
         if state.is_away {
             return Err(BrokerError { reason: "it is away".into() });
         }
-        state.asked_to_append += usize::from(matches!(carried, Carried::Append { .. }));
         let State { random, nodes, tops, last, .. } = &mut *state;
         self.note_top(tops, &carried);
         let carried = self.twisted(last, carried);

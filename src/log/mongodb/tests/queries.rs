@@ -109,10 +109,10 @@ async fn many_messages_that_are_sent_again_cost_few_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_index_of_ids_is_known_by_its_name() {
+async fn the_index_of_offsets_is_known_by_its_name() {
     let (_server, log) = filled().await;
     let names = log.store.messages.list_index_names().await.unwrap();
-    assert!(names.iter().any(|name| name == record::BY_MESSAGE), "{names:?}");
+    assert!(names.iter().any(|name| name == record::BY_OFFSET), "{names:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
