@@ -184,7 +184,7 @@ impl Drop for Here {
 /// Takes note of what this says of the appender, and gives what it did of so many.
 fn judge(asking: Asking<'_>, answered: Result<Placed, Unanswered>, asked: usize) -> Placed {
     match &answered {
-        Ok(placed) if placed.is_behind || placed.places.len() == asked => asking.heard(),
+        Ok(placed) if placed.is_behind || placed.places.len() >= asked => asking.heard(),
         Ok(_) | Err(Unanswered::Silent) => asking.silent(),
         Err(Unanswered::Unreached) => asking.unreached(),
         Err(Unanswered::GivenUp) => drop(asking),
@@ -248,7 +248,7 @@ impl Node {
                 && let Some(answers) = self.inbox.expect_appended()
                 && let Some(asking) = self.routes.silences.ask(&appender)
             {
-                let answered = self.ask_to_append(&appender, answers, &channel, &batch).await;
+                let answered = self.ask_to_append(&appender, &asking, answers, &channel, &batch).await;
                 let Placed { places, is_behind } = judge(asking, answered, batch.len());
                 for Standing { epoch, offset, duplicate } in places {
                     let Some(Waiting { reply, .. }) = batch.pop_front() else { break };
@@ -275,6 +275,7 @@ impl Node {
     async fn ask_to_append(
         &self,
         appender: &Appender,
+        asking: &Asking<'_>,
         mut answers: Answers<'_, Option<Placed>>,
         channel: &ChannelName,
         batch: &VecDeque<Waiting>,
@@ -304,7 +305,7 @@ impl Node {
             match answer {
                 Some(Some(placed)) => return Ok(placed),
                 // It lives, and is slow.
-                Some(None) => {}
+                Some(None) => asking.heard(),
                 None => return Err(Unanswered::Silent),
             }
         }

@@ -101,8 +101,8 @@ impl Silences {
 }
 
 impl Asking<'_> {
-    /// It answered.
-    pub(super) fn heard(self) {
+    /// It answered, or gave a sign of life: others need not wait for this one's answer.
+    pub(super) fn heard(&self) {
         if let Some(silence) = self.silences.nodes().get_mut(&self.appender.instance) {
             (silence.until, silence.trial) = (Instant::now(), Trial::Passed);
         }
@@ -218,6 +218,18 @@ mod tests {
         assert!(!silences.is_silent(1));
         let _trial = silences.ask(&node).unwrap();
         assert!(silences.ask(&node).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sign_of_life_lets_others_ask_before_the_answer() {
+        let (silences, node) = (Silences::default(), appender());
+        silences.ask(&node).unwrap().silent();
+        advance(REST.0).await;
+        let trial = silences.ask(&node).unwrap();
+        trial.heard();
+        assert!(!silences.is_silent(1) && silences.ask(&node).is_some());
+        trial.silent();
+        assert!(silences.is_silent(1), "it could not append in the end");
     }
 
     #[tokio::test(start_paused = true)]
