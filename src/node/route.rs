@@ -25,7 +25,7 @@ use super::{
 use crate::{
     broker::{Answers, Carried, Placed, Requested, Standing},
     log::LogError,
-    membership::{NodeId, appender},
+    membership::{NodeId, NodeInfo, appender},
     namespace::{Policy, Retention},
     publication::Draft,
     session::{Refusal, now},
@@ -168,6 +168,11 @@ impl Routes {
             ways.remove(channel);
         }
         batch
+    }
+
+    /// Whoever comes back has to show again that it appends.
+    pub(super) fn forget_gone(&self, nodes: &[NodeInfo]) {
+        self.silences.keep(|instance| nodes.iter().any(|node| node.instance == instance));
     }
 
     fn ways(&self) -> MutexGuard<'_, HashMap<ChannelName, Way>> {

@@ -1,5 +1,5 @@
 //! Nodes that were asked to append, and did not: each is left alone for a while, and then asked by one batch before all
-//! others.
+//! others. So is one that comes, or comes back: it may not hear yet what it is asked.
 //!
 //! What the broker could not bring says little of the node: it is left alone for a moment, and no longer each time. Where
 //! that was taken for silence, three nodes whose broker was away appended each for itself long after it was back, and a
@@ -20,11 +20,10 @@ use super::route::Appender;
 const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// And one that the broker does not reach.
 const UNREACHED_REST: Duration = Duration::from_millis(500);
-/// Who was not silent for so long is as any other. It is more than an answer takes that comes at all, and more than any
-/// rest.
+/// Who was not silent for so long begins with the first rest again. It is more than the longest.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(15);
 
-/// Which nodes did not answer, each run of them by its number.
+/// How the nodes answer that are there, each run of them by its number.
 #[derive(Default)]
 pub(super) struct Silences {
     nodes: Mutex<HashMap<u64, Silence>>,
@@ -33,7 +32,7 @@ pub(super) struct Silences {
 
 struct Silence {
     /// When asking it came to nothing the last time.
-    last: Instant,
+    last: Option<Instant>,
     until: Instant,
     /// How long it was left alone the last time that it was silent.
     rest: Duration,
@@ -69,26 +68,32 @@ impl Silences {
     /// `None`: it is not to be asked now.
     pub(super) fn ask<'a>(&'a self, appender: &'a Appender) -> Option<Asking<'a>> {
         let mut nodes = self.nodes();
-        // Those that are gone for good are forgotten here too.
-        nodes.retain(|_, silence| silence.last.elapsed() < FORGOTTEN_AFTER);
-        let mut is_trial = false;
-        if let Some(silence) = nodes.get_mut(&appender.instance) {
-            if silence.is_silent() {
-                return None;
-            }
-            if silence.trial == Trial::Due {
-                silence.trial = Trial::UnderWay;
-                is_trial = true;
-            }
+        let silence = nodes.entry(appender.instance).or_insert_with(|| Silence {
+            last: None,
+            until: Instant::now(),
+            rest: Duration::ZERO,
+            trial: Trial::Due,
+        });
+        if silence.is_silent() {
+            return None;
+        }
+        let is_trial = silence.trial == Trial::Due;
+        if is_trial {
+            silence.trial = Trial::UnderWay;
         }
         Some(Asking { silences: self, appender, is_trial })
+    }
+
+    /// Forgets those that are not there any more.
+    pub(super) fn keep(&self, is_there: impl Fn(u64) -> bool) {
+        self.nodes().retain(|instance, _| is_there(*instance));
     }
 
     /// Resolves when somebody asked it in vain, from `since` on.
     pub(super) async fn in_vain(&self, instance: u64, since: Instant) {
         loop {
             let changed = self.changed.notified();
-            if self.nodes().get(&instance).is_some_and(|silence| silence.last >= since) {
+            if self.nodes().get(&instance).is_some_and(|silence| silence.last >= Some(since)) {
                 return;
             }
             changed.await;
@@ -121,18 +126,23 @@ impl Asking<'_> {
     fn fail(self, is_silent: bool) {
         let now = Instant::now();
         let mut nodes = self.silences.nodes();
-        let silence = nodes.entry(self.appender.instance).or_insert_with(|| {
-            let node = &self.appender.id;
-            warn!(%node, "a node does not append for this one; it appends by itself for a while");
-            Silence { last: now, until: now, rest: Duration::ZERO, trial: Trial::Passed }
-        });
+        // It may be gone meanwhile.
+        let Some(silence) = nodes.get_mut(&self.appender.instance) else { return };
         if silence.until > now && !self.is_trial {
             // Many were waiting for it.
             return;
         }
-        let rest = if is_silent { (2 * silence.rest).clamp(REST.0, REST.1) } else { silence.rest };
-        let until = now + if is_silent { rest } else { UNREACHED_REST };
-        *silence = Silence { last: now, until, rest, trial: Trial::Due };
+        if silence.last.is_none_or(|last| last.elapsed() >= FORGOTTEN_AFTER) {
+            silence.rest = Duration::ZERO;
+            let node = &self.appender.id;
+            warn!(%node, "a node does not append for this one; it appends by itself for a while");
+        }
+        if is_silent {
+            silence.rest = (2 * silence.rest).clamp(REST.0, REST.1);
+        }
+        silence.last = Some(now);
+        silence.until = now + if is_silent { silence.rest } else { UNREACHED_REST };
+        silence.trial = Trial::Due;
         drop(nodes);
         self.silences.changed.notify_waiters();
     }
@@ -166,9 +176,32 @@ mod tests {
         Appender { id: "n1".parse().unwrap(), instance: 1 }
     }
 
+    /// With a node that answered.
+    fn heard_of(node: &Appender) -> Silences {
+        let silences = Silences::default();
+        silences.ask(node).unwrap().heard();
+        silences
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_is_asked_by_one_first_and_again_when_it_comes_back() {
+        let (silences, node) = (Silences::default(), appender());
+        for _ in 0..2 {
+            let first = silences.ask(&node).unwrap();
+            assert!(silences.is_silent(1) && silences.ask(&node).is_none(), "more than one asks it");
+            first.heard();
+            assert!(!silences.is_silent(1));
+            let (_second, third) = (silences.ask(&node).unwrap(), silences.ask(&node).unwrap());
+            silences.keep(|instance| instance != 1);
+            third.silent();
+            assert!(!silences.is_silent(1), "it was another one that was silent");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_is_silent_is_left_alone_longer_each_time_and_asked_by_one() {
-        let (silences, node) = (Silences::default(), appender());
+        let node = appender();
+        let silences = heard_of(&node);
         let (first, second) = (silences.ask(&node).unwrap(), silences.ask(&node).unwrap());
         first.silent();
         // It waited for it too.
@@ -196,7 +229,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_the_broker_does_not_reach_is_left_alone_for_a_moment_only() {
-        let (silences, node) = (Silences::default(), appender());
+        let node = appender();
+        let silences = heard_of(&node);
         for _ in 0..5 {
             silences.ask(&node).unwrap().unreached();
             advance(UNREACHED_REST - A_BIT).await;
@@ -211,7 +245,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_trial_that_finds_nothing_out_is_made_again() {
-        let (silences, node) = (Silences::default(), appender());
+        let node = appender();
+        let silences = heard_of(&node);
         silences.ask(&node).unwrap().silent();
         advance(REST.0).await;
         drop(silences.ask(&node).unwrap());
@@ -222,7 +257,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_sign_of_life_lets_others_ask_before_the_answer() {
-        let (silences, node) = (Silences::default(), appender());
+        let node = appender();
+        let silences = heard_of(&node);
         silences.ask(&node).unwrap().silent();
         advance(REST.0).await;
         let trial = silences.ask(&node).unwrap();
@@ -234,7 +270,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_is_told_that_it_is_in_vain() {
-        let (silences, node) = (Silences::default(), appender());
+        let node = appender();
+        let silences = heard_of(&node);
         for in_vain in [Asking::silent, Asking::unreached] {
             let asking = silences.ask(&node).unwrap();
             let mut waiting = pin!(silences.in_vain(1, Instant::now()));

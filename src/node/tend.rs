@@ -273,6 +273,7 @@ impl Node {
                         self.inbox.doubt();
                         again = Some(Instant::now() + LATE_WRITE);
                     }
+                    self.routes.forget_gone(&now);
                     known = now;
                 }
                 () = late => {
