@@ -187,7 +187,7 @@ impl Drop for Here {
 }
 
 /// Takes note of what this says of the appender, and gives what it did of so many.
-fn judge(asking: Asking<'_>, answered: Result<Placed, Unanswered>, asked: usize) -> Placed {
+fn judge(mut asking: Asking<'_>, answered: Result<Placed, Unanswered>, asked: usize) -> Placed {
     match &answered {
         Ok(placed) if placed.is_behind || placed.places.len() >= asked => asking.heard(),
         Ok(_) | Err(Unanswered::Silent) => asking.silent(),
@@ -251,9 +251,9 @@ impl Node {
             // Where too many answers are waited for already, that is no fault of the appender.
             if let Some(appender) = self.appender_elsewhere(&channel)
                 && let Some(answers) = self.inbox.expect_appended()
-                && let Some(asking) = self.routes.silences.ask(&appender)
+                && let Some(mut asking) = self.routes.silences.ask(&appender)
             {
-                let answered = self.ask_to_append(&appender, &asking, answers, &channel, &batch).await;
+                let answered = self.ask_to_append(&appender, &mut asking, answers, &channel, &batch).await;
                 let Placed { places, is_behind } = judge(asking, answered, batch.len());
                 for Standing { epoch, offset, duplicate } in places {
                     let Some(Waiting { reply, .. }) = batch.pop_front() else { break };
@@ -280,7 +280,7 @@ impl Node {
     async fn ask_to_append(
         &self,
         appender: &Appender,
-        asking: &Asking<'_>,
+        asking: &mut Asking<'_>,
         mut answers: Answers<'_, Option<Placed>>,
         channel: &ChannelName,
         batch: &VecDeque<Waiting>,

@@ -107,7 +107,8 @@ impl Silences {
 
 impl Asking<'_> {
     /// It answered, or gave a sign of life: others need not wait for this one's answer.
-    pub(super) fn heard(&self) {
+    pub(super) fn heard(&mut self) {
+        self.is_trial = false;
         if let Some(silence) = self.silences.nodes().get_mut(&self.appender.instance) {
             (silence.until, silence.trial) = (Instant::now(), Trial::Passed);
         }
@@ -187,7 +188,7 @@ mod tests {
     async fn who_comes_is_asked_by_one_first_and_again_when_it_comes_back() {
         let (silences, node) = (Silences::default(), appender());
         for _ in 0..2 {
-            let first = silences.ask(&node).unwrap();
+            let mut first = silences.ask(&node).unwrap();
             assert!(silences.is_silent(1) && silences.ask(&node).is_none(), "more than one asks it");
             first.heard();
             assert!(!silences.is_silent(1));
@@ -261,11 +262,15 @@ mod tests {
         let silences = heard_of(&node);
         silences.ask(&node).unwrap().silent();
         advance(REST.0).await;
-        let trial = silences.ask(&node).unwrap();
+        let mut trial = silences.ask(&node).unwrap();
         trial.heard();
         assert!(!silences.is_silent(1) && silences.ask(&node).is_some());
+        let other = silences.ask(&node).unwrap();
         trial.silent();
         assert!(silences.is_silent(1), "it could not append in the end");
+        other.silent();
+        advance(2 * REST.0).await;
+        assert!(!silences.is_silent(1), "one silence counts twice");
     }
 
     #[tokio::test(start_paused = true)]

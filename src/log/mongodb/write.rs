@@ -382,7 +382,7 @@ impl Batch {
                     is_sure = false;
                     taken = Some(why);
                     // Whose offset is taken may have its ids taken too: then it is refused for them the next time. To
-                    // look at once was most of what MongoDB had to do where nodes append beside each other.
+                    // look at once cost three nodes that append beside each other a sixth to a quarter of their rate.
                     if why == Taken::Ids {
                         append.suspect();
                     }
