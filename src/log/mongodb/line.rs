@@ -45,6 +45,17 @@ const WRITE_BYTES: usize = 4 * 1024 * 1024;
 /// stood in each other's way: 256 appends at a time to 200 channels were a third as many in a second.
 const LONG_LANE: usize = 8;
 
+/// After so many writes in a row that were not refused, such a lane goes with others again, with all that it has. Else
+/// one whose race is over long ago stays behind what it lost by it: one draft of it a write may be fewer than come.
+const TRUSTED_AFTER: u32 = 2;
+
+/// For so long after a lost race the line is wary: others are likely to follow, as channels change their appender
+/// together.
+const WARY_FOR: Duration = Duration::from_secs(2);
+
+/// While it is wary, a lane goes with all that it has where so many wait, and else with its first.
+const WARY_RUN: usize = 4;
+
 /// So many are taken into their lanes at one time.
 const REQUESTS: usize = 1024;
 
@@ -92,6 +103,8 @@ pub(super) struct Line {
     /// The channels to which messages come that are there already: who lost a connection sends all again that was not
     /// answered. There, all are looked for first. Else each of them would cost a write, and end it for all that goes with it.
     repeats: Lately,
+    /// When a race was lost the last time.
+    race_lost: Option<Instant>,
     written: Written,
     /// Why the last write failed, if it did.
     fault: Option<String>,
@@ -101,6 +114,8 @@ pub(super) struct Line {
 #[derive(Default)]
 struct Group {
     batches: Vec<Batch>,
+    /// Those in which other nodes append.
+    doubtful: Vec<Batch>,
     drafts: usize,
     bytes: usize,
 }
@@ -110,8 +125,21 @@ struct Lane {
     state: State,
     /// Writes in a row that got nothing through.
     setbacks: u32,
+    /// Writes in a row of which nothing was refused.
+    successes: u32,
     /// It was held up by another lane in the same write.
     was_held_up: bool,
+}
+
+/// How a lane's drafts go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// All, in a write of their own.
+    Alone,
+    /// The first one, beside those of other lanes.
+    First,
+    /// All, beside those of other lanes.
+    Run,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +168,7 @@ impl Line {
             tops,
             rivals,
             repeats: Lately::default(),
+            race_lost: None,
             written: Written::default(),
             fault: None,
         }
@@ -189,19 +218,27 @@ impl Line {
         self.ready.push_back(channel.clone());
         self.lanes.insert(
             channel,
-            Lane { waiting: VecDeque::from([append]), state: State::Ready, setbacks: 0, was_held_up: false },
+            Lane {
+                waiting: VecDeque::from([append]),
+                state: State::Ready,
+                setbacks: 0,
+                successes: 0,
+                was_held_up: false,
+            },
         );
     }
 
-    /// Lanes go together: one command for many channels does more than one for each of them. But lanes in which other
-    /// nodes append too may be refused, and then hold up what goes with them in order: they go with their first draft
-    /// each, or alone. So do those that were held up: whatever else would do so shows in one write, and not one by one.
+    /// Lanes go together: one command for many channels does more than one for each of them. But a lane that goes with
+    /// several drafts may be refused, and then holds up what is behind it. So those in which other nodes append go to the
+    /// end, and before they can be trusted with their first draft only, beside other firsts: there nobody holds up
+    /// anybody. So do those that were held up: whatever else would do so shows in one write, and not one by one.
     fn start_writes(&mut self) {
         let mut free = WRITES.saturating_sub(self.writes.len());
         if free == 0 {
             return;
         }
-        let (mut calm, mut raced, mut waiting) = (Group::default(), Group::default(), VecDeque::new());
+        let is_wary = self.race_lost.is_some_and(|at| at.elapsed() < WARY_FOR);
+        let (mut firsts, mut runs, mut waiting) = (Group::default(), Group::default(), VecDeque::new());
         while let Some(channel) = self.ready.pop_front() {
             let Some(lane) = self.lanes.get_mut(&channel) else { continue };
             if lane.state != State::Ready {
@@ -214,13 +251,11 @@ impl Line {
                 self.lanes.remove(&channel);
                 continue;
             }
-            let is_raced = self.rivals.has(&channel);
-            let is_last = self.ready.is_empty() && raced.batches.is_empty();
-            let goes_alone =
-                is_raced && lane.waiting.len() > 1 && (lane.waiting.len() >= LONG_LANE || is_last);
-            let is_careful = is_raced || lane.was_held_up;
-            let group = if is_careful { &mut raced } else { &mut calm };
-            if goes_alone || group.batches.is_empty() {
+            let has_rivals = self.rivals.has(&channel);
+            let is_last = self.ready.is_empty() && firsts.is_empty();
+            let turn = lane.turn(has_rivals, is_wary, is_last);
+            let group = if turn == Turn::First { &mut firsts } else { &mut runs };
+            if turn == Turn::Alone || group.is_empty() {
                 if free == 0 {
                     waiting.push_back(channel);
                     continue;
@@ -229,10 +264,10 @@ impl Line {
             }
             lane.state = State::Writing;
             lane.was_held_up = false;
-            let most = match (goes_alone, is_careful) {
-                (true, _) => WRITE_DRAFTS,
-                (false, true) => 1,
-                (false, false) => WRITE_DRAFTS - group.drafts,
+            let most = match turn {
+                Turn::Alone => WRITE_DRAFTS,
+                Turn::First => 1,
+                Turn::Run => WRITE_DRAFTS - group.drafts,
             };
             let (mut appends, bytes) = lane.next_write(most, stood);
             if self.repeats.has(&channel) {
@@ -241,22 +276,22 @@ impl Line {
             let drafts = appends.len();
             let top = self.tops.take(&channel);
             let batch = Batch::new(channel, top, appends);
-            if goes_alone {
+            if turn == Turn::Alone {
                 self.start(vec![batch]);
                 continue;
             }
-            group.batches.push(batch);
+            if has_rivals { &mut group.doubtful } else { &mut group.batches }.push(batch);
             group.drafts += drafts;
             group.bytes += bytes;
             if group.drafts >= WRITE_DRAFTS || group.bytes >= WRITE_BYTES {
                 let full = std::mem::take(group);
-                self.start(full.batches);
+                self.start(full.in_order());
             }
         }
         self.ready = waiting;
-        for group in [calm, raced] {
-            if !group.batches.is_empty() {
-                self.start(group.batches);
+        for group in [firsts, runs] {
+            if !group.is_empty() {
+                self.start(group.in_order());
             }
         }
     }
@@ -274,13 +309,22 @@ impl Line {
         for (ids, stood) in written {
             self.written.note(channel.clone(), ids, stood);
         }
+        let is_refused = taken.is_some() || failure.is_some();
         match taken {
-            Some(Taken::Offset) => self.rivals.note(&channel),
+            Some(Taken::Offset) => {
+                self.rivals.note(&channel);
+                self.race_lost = Some(Instant::now());
+            }
             Some(Taken::Ids) => self.repeats.note(&channel),
             None => {}
         }
         let Some(lane) = self.lanes.get_mut(&channel) else { return };
         lane.was_held_up = is_held_up;
+        if is_refused {
+            lane.successes = 0;
+        } else if !is_held_up {
+            lane.successes = lane.successes.saturating_add(1);
+        }
         if !is_held_up {
             lane.setbacks = if is_ahead { 0 } else { lane.setbacks.saturating_add(1) };
         }
@@ -370,7 +414,28 @@ impl Line {
     }
 }
 
+impl Group {
+    fn is_empty(&self) -> bool {
+        self.batches.is_empty() && self.doubtful.is_empty()
+    }
+
+    /// What may be refused comes last: there it holds up the least.
+    fn in_order(mut self) -> Vec<Batch> {
+        self.batches.append(&mut self.doubtful);
+        self.batches
+    }
+}
+
 impl Lane {
+    /// `has_rivals`: other nodes append too. `is_last`: no other lane waits for its turn.
+    fn turn(&self, has_rivals: bool, is_wary: bool, is_last: bool) -> Turn {
+        let waiting = self.waiting.len();
+        if has_rivals && self.successes < TRUSTED_AFTER {
+            return if waiting >= LONG_LANE || is_last && waiting > 1 { Turn::Alone } else { Turn::First };
+        }
+        if self.was_held_up || is_wary && waiting < WARY_RUN { Turn::First } else { Turn::Run }
+    }
+
     /// Answers the first ones, as far as they stand already.
     fn answer_first(&mut self, stood: impl Fn(&Append) -> Option<Cursor>) {
         while let Some(cursor) = self.waiting.front().and_then(&stood) {
@@ -440,5 +505,67 @@ async fn wait_until(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
         None => future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::{Semaphore, oneshot};
+
+    use super::*;
+    use crate::log::{
+        fixture::{channel, draft},
+        mongodb::write::Standing,
+    };
+
+    fn appends(count: usize) -> Vec<Append> {
+        let places = Arc::new(Semaphore::new(count));
+        let append = |n| Append {
+            draft: draft("bench", n),
+            reply: oneshot::channel().0,
+            deadline: Instant::now() + APPEND_LIMIT,
+            standing: Standing::New,
+            _place: Arc::clone(&places).try_acquire_owned().unwrap(),
+        };
+        (0..count as u64).map(append).collect()
+    }
+
+    fn lane(waiting: usize, successes: u32) -> Lane {
+        let waiting = appends(waiting).into();
+        Lane { waiting, state: State::Ready, setbacks: 0, successes, was_held_up: false }
+    }
+
+    #[test]
+    fn a_lane_without_rivals_goes_with_all_that_it_has_and_while_races_are_lost_with_its_first() {
+        for waiting in [1, WARY_RUN - 1, WARY_RUN, LONG_LANE] {
+            assert_eq!(lane(waiting, 0).turn(false, false, false), Turn::Run);
+            let wary = if waiting < WARY_RUN { Turn::First } else { Turn::Run };
+            assert_eq!(lane(waiting, 0).turn(false, true, false), wary);
+        }
+        let held_up = Lane { was_held_up: true, ..lane(LONG_LANE, 0) };
+        assert_eq!(held_up.turn(false, false, false), Turn::First);
+    }
+
+    #[test]
+    fn a_lane_with_rivals_goes_with_all_that_it_has_again_once_it_is_not_refused() {
+        for successes in 0..TRUSTED_AFTER {
+            assert_eq!(lane(LONG_LANE - 1, successes).turn(true, true, false), Turn::First);
+            assert_eq!(lane(LONG_LANE, successes).turn(true, true, false), Turn::Alone);
+            assert_eq!(lane(2, successes).turn(true, true, true), Turn::Alone);
+        }
+        assert_eq!(lane(LONG_LANE - 1, TRUSTED_AFTER).turn(true, true, false), Turn::Run);
+        assert_eq!(lane(2, TRUSTED_AFTER).turn(true, false, true), Turn::Run);
+    }
+
+    #[test]
+    fn what_may_be_refused_comes_last() {
+        let batch = |name| Batch::new(channel(name), None, appends(2));
+        let group = Group {
+            batches: vec![batch("room:a"), batch("room:b")],
+            doubtful: vec![batch("room:c")],
+            ..Group::default()
+        };
+        let names: Vec<_> = group.in_order().iter().map(|batch| batch.channel.to_string()).collect();
+        assert_eq!(names, ["room:a", "room:b", "room:c"]);
     }
 }
