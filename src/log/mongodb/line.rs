@@ -17,11 +17,12 @@ use tokio::{
     time::{Instant, interval, sleep_until},
 };
 use tracing::{debug, error, warn};
-use xpush_protocol::{ChannelName, Cursor};
+use xpush_protocol::ChannelName;
 
 use super::{
-    super::{Appended, LogError},
+    super::LogError,
     failure::Failure,
+    lane::{Lane, State, Turn, late},
     lately::Lately,
     retention::Due,
     store::Store,
@@ -39,22 +40,11 @@ const WRITES: usize = 2;
 const WRITE_DRAFTS: usize = 1000;
 
 /// And so many bytes, for the same reason. It is far below what MongoDB takes in one message.
-const WRITE_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const WRITE_BYTES: usize = 4 * 1024 * 1024;
 
-/// A lane in which other nodes append, and so many wait, gets a write of its own. With 2, the writes of many short lanes
-/// stood in each other's way: 256 appends at a time to 200 channels were a third as many in a second.
-const LONG_LANE: usize = 8;
-
-/// After so many writes in a row that were not refused, such a lane goes with others again, with all that it has. Else
-/// one whose race is over long ago stays behind what it lost by it: one draft of it a write may be fewer than come.
-const TRUSTED_AFTER: u32 = 2;
-
-/// For so long after a lost race the line is wary: others are likely to follow, as channels change their appender
-/// together.
+/// For so long after a race was lost where none was to be expected, the line is wary: channels change their appender
+/// together, so others are likely to follow.
 const WARY_FOR: Duration = Duration::from_secs(2);
-
-/// While it is wary, a lane goes with all that it has where so many wait, and else with its first.
-const WARY_RUN: usize = 4;
 
 /// So many are taken into their lanes at one time.
 const REQUESTS: usize = 1024;
@@ -68,15 +58,6 @@ pub(super) const BEHIND: Duration = Duration::from_secs(3);
 
 /// How often it is looked for what has waited that long.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
-
-/// A lane whose drafts were refused twice in a row rests so long. The first time there is no reason to: MongoDB
-/// refuses a key when a majority has the other one, so a look tells. And who rests longer than the nodes that it races
-/// with loses again: with 100 ms the slowest of a hundred appends took 1.1 s, with 2 ms 0.4 s (255 at a time from three
-/// nodes to one channel, on a busy machine), and no fewer went through.
-const PAUSE: Duration = Duration::from_millis(2);
-
-/// Where writes fail, it doubles up to this.
-const MAX_PAUSE: Duration = Duration::from_millis(200);
 
 #[expect(
     clippy::large_enum_variant,
@@ -103,8 +84,8 @@ pub(super) struct Line {
     /// The channels to which messages come that are there already: who lost a connection sends all again that was not
     /// answered. There, all are looked for first. Else each of them would cost a write, and end it for all that goes with it.
     repeats: Lately,
-    /// When a race was lost the last time.
-    race_lost: Option<Instant>,
+    /// When a race was lost the last time where none was to be expected.
+    surprised: Option<Instant>,
     written: Written,
     /// Why the last write failed, if it did.
     fault: Option<String>,
@@ -114,39 +95,10 @@ pub(super) struct Line {
 #[derive(Default)]
 struct Group {
     batches: Vec<Batch>,
-    /// Those in which other nodes append.
+    /// Those to whose channels other nodes append.
     doubtful: Vec<Batch>,
     drafts: usize,
     bytes: usize,
-}
-
-struct Lane {
-    waiting: VecDeque<Append>,
-    state: State,
-    /// Writes in a row that got nothing through.
-    setbacks: u32,
-    /// Writes in a row of which nothing was refused.
-    successes: u32,
-    /// It was held up by another lane in the same write.
-    was_held_up: bool,
-}
-
-/// How a lane's drafts go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    /// All, in a write of their own.
-    Alone,
-    /// The first one, beside those of other lanes.
-    First,
-    /// All, beside those of other lanes.
-    Run,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Ready,
-    Paused,
-    Writing,
 }
 
 impl Line {
@@ -168,7 +120,7 @@ impl Line {
             tops,
             rivals,
             repeats: Lately::default(),
-            race_lost: None,
+            surprised: None,
             written: Written::default(),
             fault: None,
         }
@@ -216,28 +168,19 @@ impl Line {
             return;
         }
         self.ready.push_back(channel.clone());
-        self.lanes.insert(
-            channel,
-            Lane {
-                waiting: VecDeque::from([append]),
-                state: State::Ready,
-                setbacks: 0,
-                successes: 0,
-                was_held_up: false,
-            },
-        );
+        self.lanes.insert(channel, Lane::new(append));
     }
 
-    /// Lanes go together: one command for many channels does more than one for each of them. But a lane that goes with
-    /// several drafts may be refused, and then holds up what is behind it. So those in which other nodes append go to the
-    /// end, and before they can be trusted with their first draft only, beside other firsts: there nobody holds up
-    /// anybody. So do those that were held up: whatever else would do so shows in one write, and not one by one.
+    /// Lanes go together: one command for many channels does more than one for each of them. But where one of them has
+    /// several drafts they are inserted in order, and one that is refused holds up what is behind it. So those that are
+    /// likely to be refused go alone, or with their first draft beside the first drafts of others, which need no order
+    /// (`Turn`); and where other nodes append, a lane goes to the end.
     fn start_writes(&mut self) {
         let mut free = WRITES.saturating_sub(self.writes.len());
         if free == 0 {
             return;
         }
-        let is_wary = self.race_lost.is_some_and(|at| at.elapsed() < WARY_FOR);
+        let is_wary = self.surprised.is_some_and(|at| at.elapsed() < WARY_FOR);
         let (mut firsts, mut runs, mut waiting) = (Group::default(), Group::default(), VecDeque::new());
         while let Some(channel) = self.ready.pop_front() {
             let Some(lane) = self.lanes.get_mut(&channel) else { continue };
@@ -252,8 +195,8 @@ impl Line {
                 continue;
             }
             let has_rivals = self.rivals.has(&channel);
-            let is_last = self.ready.is_empty() && firsts.is_empty();
-            let turn = lane.turn(has_rivals, is_wary, is_last);
+            let is_only_first = self.ready.is_empty() && firsts.is_empty();
+            let turn = lane.turn(has_rivals, is_wary, is_only_first);
             let group = if turn == Turn::First { &mut firsts } else { &mut runs };
             if turn == Turn::Alone || group.is_empty() {
                 if free == 0 {
@@ -263,7 +206,6 @@ impl Line {
                 free -= 1;
             }
             lane.state = State::Writing;
-            lane.was_held_up = false;
             let most = match turn {
                 Turn::Alone => WRITE_DRAFTS,
                 Turn::First => 1,
@@ -273,17 +215,14 @@ impl Line {
             if self.repeats.has(&channel) {
                 appends.iter_mut().for_each(Append::suspect);
             }
-            let drafts = appends.len();
             let top = self.tops.take(&channel);
             let batch = Batch::new(channel, top, appends);
             if turn == Turn::Alone {
                 self.start(vec![batch]);
                 continue;
             }
-            if has_rivals { &mut group.doubtful } else { &mut group.batches }.push(batch);
-            group.drafts += drafts;
-            group.bytes += bytes;
-            if group.drafts >= WRITE_DRAFTS || group.bytes >= WRITE_BYTES {
+            group.push(batch, bytes, has_rivals);
+            if group.is_full() {
                 let full = std::mem::take(group);
                 self.start(full.in_order());
             }
@@ -302,32 +241,27 @@ impl Line {
     }
 
     fn settle(&mut self, settled: Settled) {
-        let Settled { channel, top, written, left, is_ahead, is_held_up, taken, failure } = settled;
+        if let Some(lane) = self.lanes.get_mut(&settled.channel) {
+            lane.note(&settled);
+        }
+        let Settled { channel, top, written, left, is_held_up, taken, failure, .. } = settled;
         if let Some(top) = top {
             self.tops.set(&channel, top);
         }
         for (ids, stood) in written {
             self.written.note(channel.clone(), ids, stood);
         }
-        let is_refused = taken.is_some() || failure.is_some();
         match taken {
             Some(Taken::Offset) => {
+                if !self.rivals.has(&channel) {
+                    self.surprised = Some(Instant::now());
+                }
                 self.rivals.note(&channel);
-                self.race_lost = Some(Instant::now());
             }
             Some(Taken::Ids) => self.repeats.note(&channel),
             None => {}
         }
         let Some(lane) = self.lanes.get_mut(&channel) else { return };
-        lane.was_held_up = is_held_up;
-        if is_refused {
-            lane.successes = 0;
-        } else if !is_held_up {
-            lane.successes = lane.successes.saturating_add(1);
-        }
-        if !is_held_up {
-            lane.setbacks = if is_ahead { 0 } else { lane.setbacks.saturating_add(1) };
-        }
         for append in left.into_iter().rev() {
             lane.waiting.push_front(append);
         }
@@ -415,6 +349,17 @@ impl Line {
 }
 
 impl Group {
+    /// `is_doubtful`: other nodes append to its channel.
+    fn push(&mut self, batch: Batch, bytes: usize, is_doubtful: bool) {
+        self.drafts += batch.appends.len();
+        self.bytes += bytes;
+        if is_doubtful { &mut self.doubtful } else { &mut self.batches }.push(batch);
+    }
+
+    fn is_full(&self) -> bool {
+        self.drafts >= WRITE_DRAFTS || self.bytes >= WRITE_BYTES
+    }
+
     fn is_empty(&self) -> bool {
         self.batches.is_empty() && self.doubtful.is_empty()
     }
@@ -423,81 +368,6 @@ impl Group {
     fn in_order(mut self) -> Vec<Batch> {
         self.batches.append(&mut self.doubtful);
         self.batches
-    }
-}
-
-impl Lane {
-    /// `has_rivals`: other nodes append too. `is_last`: no other lane waits for its turn.
-    fn turn(&self, has_rivals: bool, is_wary: bool, is_last: bool) -> Turn {
-        let waiting = self.waiting.len();
-        if has_rivals && self.successes < TRUSTED_AFTER {
-            return if waiting >= LONG_LANE || is_last && waiting > 1 { Turn::Alone } else { Turn::First };
-        }
-        if self.was_held_up || is_wary && waiting < WARY_RUN { Turn::First } else { Turn::Run }
-    }
-
-    /// Answers the first ones, as far as they stand already.
-    fn answer_first(&mut self, stood: impl Fn(&Append) -> Option<Cursor>) {
-        while let Some(cursor) = self.waiting.front().and_then(&stood) {
-            let Some(append) = self.waiting.pop_front() else { return };
-            append.answer(Ok(Appended::Duplicate(cursor)));
-        }
-    }
-
-    /// What goes into the next write, so many at most, and its bytes. What stands already is answered.
-    fn next_write(
-        &mut self,
-        drafts: usize,
-        stood: impl Fn(&Append) -> Option<Cursor>,
-    ) -> (Vec<Append>, usize) {
-        let mut bytes = 0;
-        let mut appends = Vec::new();
-        while appends.len() < drafts && bytes < WRITE_BYTES {
-            let Some(append) = self.waiting.pop_front() else { break };
-            if let Some(cursor) = stood(&append) {
-                append.answer(Ok(Appended::Duplicate(cursor)));
-                continue;
-            }
-            bytes += append.draft.payload.len();
-            appends.push(append);
-        }
-        (appends, bytes)
-    }
-
-    fn pause(&self, failed: bool) -> Duration {
-        match self.setbacks.checked_sub(2) {
-            None => Duration::ZERO,
-            Some(doublings) if failed => PAUSE.saturating_mul(1 << doublings.min(16)).min(MAX_PAUSE),
-            Some(_) => PAUSE,
-        }
-    }
-
-    fn refuse(&mut self, error: &LogError, which: impl Fn(&Append) -> bool) -> usize {
-        let before = self.waiting.len();
-        for append in std::mem::take(&mut self.waiting) {
-            if which(&append) {
-                append.answer(Err(error.clone()));
-            } else {
-                self.waiting.push_back(append);
-            }
-        }
-        before - self.waiting.len()
-    }
-
-    fn give_up(&mut self, fault: Option<&str>) -> usize {
-        let now = Instant::now();
-        if self.waiting.front().is_none_or(|append| append.deadline > now) {
-            return 0;
-        }
-        self.refuse(&late(fault, APPEND_LIMIT), |append| append.deadline <= now)
-    }
-}
-
-/// Why it takes so long: MongoDB does not do what it is asked, or it is asked for too much.
-fn late(fault: Option<&str>, waited: Duration) -> LogError {
-    match fault {
-        Some(reason) => LogError::Unavailable { reason: reason.into() },
-        None => LogError::Behind { waited },
     }
 }
 
@@ -510,62 +380,17 @@ async fn wait_until(at: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::{Semaphore, oneshot};
-
     use super::*;
-    use crate::log::{
-        fixture::{channel, draft},
-        mongodb::write::Standing,
-    };
-
-    fn appends(count: usize) -> Vec<Append> {
-        let places = Arc::new(Semaphore::new(count));
-        let append = |n| Append {
-            draft: draft("bench", n),
-            reply: oneshot::channel().0,
-            deadline: Instant::now() + APPEND_LIMIT,
-            standing: Standing::New,
-            _place: Arc::clone(&places).try_acquire_owned().unwrap(),
-        };
-        (0..count as u64).map(append).collect()
-    }
-
-    fn lane(waiting: usize, successes: u32) -> Lane {
-        let waiting = appends(waiting).into();
-        Lane { waiting, state: State::Ready, setbacks: 0, successes, was_held_up: false }
-    }
-
-    #[test]
-    fn a_lane_without_rivals_goes_with_all_that_it_has_and_while_races_are_lost_with_its_first() {
-        for waiting in [1, WARY_RUN - 1, WARY_RUN, LONG_LANE] {
-            assert_eq!(lane(waiting, 0).turn(false, false, false), Turn::Run);
-            let wary = if waiting < WARY_RUN { Turn::First } else { Turn::Run };
-            assert_eq!(lane(waiting, 0).turn(false, true, false), wary);
-        }
-        let held_up = Lane { was_held_up: true, ..lane(LONG_LANE, 0) };
-        assert_eq!(held_up.turn(false, false, false), Turn::First);
-    }
-
-    #[test]
-    fn a_lane_with_rivals_goes_with_all_that_it_has_again_once_it_is_not_refused() {
-        for successes in 0..TRUSTED_AFTER {
-            assert_eq!(lane(LONG_LANE - 1, successes).turn(true, true, false), Turn::First);
-            assert_eq!(lane(LONG_LANE, successes).turn(true, true, false), Turn::Alone);
-            assert_eq!(lane(2, successes).turn(true, true, true), Turn::Alone);
-        }
-        assert_eq!(lane(LONG_LANE - 1, TRUSTED_AFTER).turn(true, true, false), Turn::Run);
-        assert_eq!(lane(2, TRUSTED_AFTER).turn(true, false, true), Turn::Run);
-    }
+    use crate::log::{fixture::channel, mongodb::write::fixture::appends};
 
     #[test]
     fn what_may_be_refused_comes_last() {
-        let batch = |name| Batch::new(channel(name), None, appends(2));
-        let group = Group {
-            batches: vec![batch("room:a"), batch("room:b")],
-            doubtful: vec![batch("room:c")],
-            ..Group::default()
-        };
+        let mut group = Group::default();
+        for (name, is_doubtful) in [("room:a", false), ("room:b", true), ("room:c", false)] {
+            group.push(Batch::new(channel(name), None, appends(2)), 10, is_doubtful);
+        }
+        assert_eq!((group.drafts, group.bytes), (6, 30));
         let names: Vec<_> = group.in_order().iter().map(|batch| batch.channel.to_string()).collect();
-        assert_eq!(names, ["room:a", "room:b", "room:c"]);
+        assert_eq!(names, ["room:a", "room:c", "room:b"]);
     }
 }

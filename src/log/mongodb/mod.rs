@@ -6,6 +6,7 @@
 
 mod failure;
 mod ground;
+mod lane;
 mod lately;
 mod line;
 mod read;

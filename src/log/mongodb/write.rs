@@ -438,3 +438,24 @@ impl Append {
         (self.draft.publisher.clone(), self.draft.message_id.clone())
     }
 }
+
+#[cfg(test)]
+pub(super) mod fixture {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::log::fixture::draft;
+
+    /// So many different ones, for whose answers nobody waits.
+    pub(crate) fn appends(count: usize) -> Vec<Append> {
+        let places = Arc::new(Semaphore::new(count));
+        let append = |n| Append {
+            draft: draft("bench", n),
+            reply: oneshot::channel().0,
+            deadline: Instant::now() + APPEND_LIMIT,
+            standing: Standing::New,
+            _place: Arc::clone(&places).try_acquire_owned().unwrap(),
+        };
+        (0..count as u64).map(append).collect()
+    }
+}
