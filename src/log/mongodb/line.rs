@@ -25,6 +25,7 @@ use super::{
     lane::{Lane, State, Turn, late},
     lately::Lately,
     retention::Due,
+    stall::Stalls,
     store::Store,
     tops::Tops,
     write::{Append, Batch, Settled, Taken, write},
@@ -84,6 +85,8 @@ pub(super) struct Line {
     /// The channels to which messages come that are there already: who lost a connection sends all again that was not
     /// answered. There, all are looked for first. Else each of them would cost a write, and end it for all that goes with it.
     repeats: Lately,
+    /// After this node stood still, all are looked for.
+    stalls: Stalls,
     /// When a race was lost the last time where none was to be expected.
     surprised: Option<Instant>,
     written: Written,
@@ -120,6 +123,7 @@ impl Line {
             tops,
             rivals,
             repeats: Lately::default(),
+            stalls: Stalls::new(),
             surprised: None,
             written: Written::default(),
             fault: None,
@@ -132,6 +136,9 @@ impl Line {
         let mut requests = Vec::with_capacity(REQUESTS);
         let mut check = interval(CHECK_INTERVAL);
         while is_open || !self.lanes.is_empty() {
+            if self.stalls.look() {
+                self.tops.forget();
+            }
             self.start_writes();
             let next_ready = self.paused.peek().map(|Reverse((at, _))| *at);
             tokio::select! {
@@ -180,7 +187,8 @@ impl Line {
         if free == 0 {
             return;
         }
-        let is_wary = self.surprised.is_some_and(|at| at.elapsed() < WARY_FOR);
+        let is_after_stall = self.stalls.ended_lately();
+        let is_wary = is_after_stall || self.surprised.is_some_and(|at| at.elapsed() < WARY_FOR);
         let (mut firsts, mut runs, mut waiting) = (Group::default(), Group::default(), VecDeque::new());
         while let Some(channel) = self.ready.pop_front() {
             let Some(lane) = self.lanes.get_mut(&channel) else { continue };
@@ -206,17 +214,16 @@ impl Line {
                 free -= 1;
             }
             lane.state = State::Writing;
-            let most = match turn {
-                Turn::Alone => WRITE_DRAFTS,
-                Turn::First => 1,
-                Turn::Run => WRITE_DRAFTS - group.drafts,
-            };
-            let (mut appends, bytes) = lane.next_write(most, stood);
-            if self.repeats.has(&channel) {
+            let room = if turn == Turn::Alone { WRITE_DRAFTS } else { WRITE_DRAFTS - group.drafts };
+            let most = if turn == Turn::First { 1 } else { room };
+            // What is there already goes by one look, however many they are.
+            let is_suspect = is_after_stall || self.repeats.has(&channel);
+            let (mut appends, bytes) = lane.next_write(if is_suspect { room } else { most }, stood);
+            if is_suspect {
                 appends.iter_mut().for_each(Append::suspect);
             }
             let top = self.tops.take(&channel);
-            let batch = Batch::new(channel, top, appends);
+            let batch = Batch::new(channel, top, appends, most);
             if turn == Turn::Alone {
                 self.start(vec![batch]);
                 continue;
@@ -387,7 +394,7 @@ mod tests {
     fn what_may_be_refused_comes_last() {
         let mut group = Group::default();
         for (name, is_doubtful) in [("room:a", false), ("room:b", true), ("room:c", false)] {
-            group.push(Batch::new(channel(name), None, appends(2)), 10, is_doubtful);
+            group.push(Batch::new(channel(name), None, appends(2), 2), 10, is_doubtful);
         }
         assert_eq!((group.drafts, group.bytes), (6, 30));
         let names: Vec<_> = group.in_order().iter().map(|batch| batch.channel.to_string()).collect();

@@ -13,6 +13,7 @@ mod read;
 mod record;
 mod redact;
 mod retention;
+mod stall;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -36,6 +36,10 @@ impl Tops {
         }
     }
 
+    pub(super) fn forget(&self) {
+        *self.generations() = Generations::default();
+    }
+
     pub(super) fn peek(&self, channel: &ChannelName) -> Option<Place> {
         let tops = self.generations();
         tops.recent.get(channel).or_else(|| tops.earlier.get(channel)).copied()

@@ -63,6 +63,8 @@ pub(super) enum Standing {
     New,
     /// Its message may be there already: a look tells.
     Suspect,
+    /// It was looked for, and was not there.
+    Absent,
     /// This node tried to write it and heard no end of it. Where it stands now, nobody has announced it.
     InDoubt,
 }
@@ -73,6 +75,8 @@ pub(super) struct Batch {
     /// The newest publication, where it is known that a majority has it.
     pub(super) top: Option<Place>,
     pub(super) appends: Vec<Append>,
+    /// So many of them are inserted at most. What is more is only looked for.
+    most: usize,
     /// What they claim, as far as they have to.
     places: Vec<Place>,
     /// How many they were before some were found and answered.
@@ -199,7 +203,12 @@ async fn prepare(store: &Store, session: &mut ClientSession, batches: &mut [Batc
                     append.standing = Standing::New;
                     rest.push(append);
                 }
-                None => rest.push(append),
+                None => {
+                    if append.standing == Standing::Suspect {
+                        append.standing = Standing::Absent;
+                    }
+                    rest.push(append);
+                }
             }
         }
         batch.appends = rest;
@@ -218,7 +227,7 @@ async fn find(
     let mut found = Vec::with_capacity(batches.len());
     for batch in batches {
         let mut found_of = HashMap::new();
-        for append in batch.appends.iter().filter(|append| append.standing != Standing::New) {
+        for append in batch.appends.iter().filter(|append| append.is_uncertain()) {
             if let Some(publication) = messages.next().flatten() {
                 found_of.insert(append.ids(), publication);
             }
@@ -309,13 +318,13 @@ fn taken(message: &str) -> Taken {
 }
 
 impl Batch {
-    pub(super) fn new(channel: ChannelName, top: Option<Place>, appends: Vec<Append>) -> Self {
-        Self { channel, top, size: appends.len(), appends, places: vec![], taken: None }
+    pub(super) fn new(channel: ChannelName, top: Option<Place>, appends: Vec<Append>, most: usize) -> Self {
+        Self { channel, top, size: appends.len(), appends, most, places: vec![], taken: None }
     }
 
     /// The drafts that have to be looked for.
     fn uncertain(&self) -> impl Iterator<Item = (&ChannelName, &Draft)> {
-        let uncertain = self.appends.iter().filter(|append| append.standing != Standing::New);
+        let uncertain = self.appends.iter().filter(|append| append.is_uncertain());
         uncertain.map(|append| (&self.channel, &append.draft))
     }
 
@@ -327,6 +336,9 @@ impl Batch {
         let mut documents = Vec::with_capacity(self.appends.len());
         let mut offset = self.top.map_or(0, |top| top.offset);
         for append in &self.appends {
+            if self.places.len() == self.most {
+                break;
+            }
             if ids.insert(append.ids()) {
                 offset += 1;
                 let place = Place::new(offset);
@@ -350,11 +362,11 @@ impl Batch {
         mut outcomes: impl Iterator<Item = Outcome>,
         failure: Option<&Failure>,
     ) -> Settled {
-        let Self { channel, mut top, appends, places, size, mut taken } = self;
+        let Self { channel, mut top, appends, most: _, places, size, mut taken } = self;
         let epoch = store.epoch;
         let begin = top.map_or(0, |top| top.offset);
         let mut places = places.into_iter();
-        let mut is_sure = true;
+        let (mut is_sure, mut is_held_up) = (true, false);
         let (mut written, mut left) = (Vec::new(), Vec::new());
         let mut answers: HashMap<_, Option<Cursor>> = HashMap::with_capacity(appends.len());
         for mut append in appends {
@@ -383,15 +395,16 @@ impl Batch {
                     taken = Some(why);
                     // Whose offset is taken may have its ids taken too: then it is refused for them the next time. To
                     // look at once cost three nodes that append beside each other a sixth to a quarter of their rate.
-                    if why == Taken::Ids {
-                        append.suspect();
+                    if why == Taken::Ids && append.standing != Standing::InDoubt {
+                        append.standing = Standing::Suspect;
                     }
                 }
                 (_, Outcome::Unknown) => {
                     is_sure = false;
                     append.standing = Standing::InDoubt;
                 }
-                (None, Outcome::Stands) | (_, Outcome::NotTried) => {}
+                (Some(_), Outcome::NotTried) => is_held_up = true,
+                (None, Outcome::Stands | Outcome::NotTried) => {}
             }
             answer.insert(None);
             left.push(append);
@@ -403,7 +416,7 @@ impl Batch {
             channel,
             top: top.filter(|_| is_sure),
             is_ahead: left.len() < size,
-            is_held_up: is_sure && !left.is_empty() && failure.is_none(),
+            is_held_up: is_held_up && is_sure && failure.is_none(),
             written,
             left,
             taken,
@@ -422,7 +435,12 @@ impl Append {
         APPEND_LIMIT.saturating_sub(self.deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// Has it looked for.
+    /// Whether it has to be looked for.
+    fn is_uncertain(&self) -> bool {
+        matches!(self.standing, Standing::Suspect | Standing::InDoubt)
+    }
+
+    /// Has it looked for, if it was not yet.
     pub(super) fn suspect(&mut self) {
         if self.standing == Standing::New {
             self.standing = Standing::Suspect;
