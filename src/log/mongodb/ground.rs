@@ -7,11 +7,11 @@
 //! right. No clock has a say in it. Trimming leaves one publication more than it has to, so the ground of what is to
 //! be kept is always there. A claim without ground is withdrawn, and the draft appended anew.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, slice};
 
 use mongodb::{
     ClientSession,
-    bson::{doc, oid::ObjectId},
+    bson::{Bson, doc, oid::ObjectId},
     error::Error,
     options::Hint,
 };
@@ -21,8 +21,10 @@ use xpush_protocol::ChannelName;
 use super::{
     super::Keep,
     failure::Failure,
+    read::{begin_of_kept, kept_by_count},
     record::{self, Key, Place},
     store::{READ_LIMIT, Store},
+    written::Stood,
 };
 use crate::mongodb::majority;
 
@@ -84,35 +86,37 @@ async fn grounds(
     Ok(grounds)
 }
 
-/// Of these offsets, at which publications were found that somebody claimed, those that are right. The others are
-/// deleted. That makes no hole, for there is nothing in front of them.
+/// Of these publications that somebody claimed, the offsets of those that are right. The others are deleted. That makes no
+/// hole, for there is nothing in front of them.
 pub(super) async fn sift(
     store: &Store,
     session: &mut ClientSession,
     channel: &ChannelName,
-    mut offsets: Vec<u64>,
+    mut found: Vec<Stood>,
 ) -> Result<HashSet<u64>, Failure> {
     if store.keep(channel) == Keep::default() {
-        return Ok(offsets.into_iter().collect());
+        return Ok(found.into_iter().map(|stood| stood.offset).collect());
     }
     let key = Key::new(channel);
-    offsets.sort_unstable();
-    offsets.dedup();
-    let mut right = HashSet::with_capacity(offsets.len());
-    for run in offsets.chunk_by(|offset, next| offset + 1 == *next) {
+    found.sort_unstable_by_key(|stood| stood.offset);
+    found.dedup_by_key(|stood| stood.offset);
+    let runs: Vec<_> = found.chunk_by(|stood, next| stood.offset + 1 == next.offset).collect();
+    let grounds = runs.iter().filter_map(|run| run.first()?.offset.checked_sub(1));
+    let grounds = stored(store, session, &key, grounds).await?;
+    let mut right = HashSet::with_capacity(found.len());
+    for run in runs {
         let ([first, ..], [.., last]) = (run, run) else { continue };
-        let is_right = match first.checked_sub(1) {
-            None | Some(0) => is_followed(store, session, &key, *last).await?,
-            Some(ground) => is_there(store, session, &key, ground).await?,
-        };
-        if is_right {
-            right.extend(run);
+        let has_ground = first.offset.checked_sub(1).is_some_and(|ground| grounds.contains(&ground));
+        let begin = if has_ground { first.offset } else { begin_of_right(store, session, &key, run).await? };
+        right.extend(run.iter().map(|stood| stood.offset).filter(|offset| *offset >= begin));
+        if begin <= first.offset {
             continue;
         }
+        let (first, last) = (first.offset, last.offset.min(begin - 1));
         warn!(%channel, first, last, "publications came where the channel was trimmed; they are appended anew");
         store
             .messages
-            .delete_many(key.range(*first, *last))
+            .delete_many(key.range(first, last))
             .hint(Hint::Keys(record::by_offset()))
             .write_concern(majority())
             .session(&mut *session)
@@ -121,20 +125,71 @@ pub(super) async fn sift(
     Ok(right)
 }
 
-async fn is_there(
+/// From which offset on a run is right in front of which nothing is. It may be the old end of what is left of the channel,
+/// which has lost its ground by being trimmed; or a claim in front of that; or both, where they touch.
+async fn begin_of_right(
+    store: &Store,
+    session: &mut ClientSession,
+    key: &Key,
+    run: &[Stood],
+) -> Result<u64, Failure> {
+    let behind = run.last().map_or(0, |last| last.offset) + 1;
+    let next = first_from(store, session, key, behind).await?;
+    if next.is_some_and(|next| next.offset != behind) {
+        // There is never a hole in what is left.
+        return Ok(behind);
+    }
+    let keep = store.keep(&key.channel);
+    let top = store.tops(slice::from_ref(&key.channel)).await?.into_iter().flatten().next();
+    let by_count = kept_by_count(keep, top.map_or(0, |top| top.offset));
+    // The one that trimming leaves in front of what is kept is too old itself. So nothing in front of one that is too old
+    // is kept for its age; and it only looks as if it were, where it was claimed there later.
+    let is_old = |stood: &&Stood| begin_of_kept(keep).is_some_and(|begin| stood.time <= begin);
+    let by_age = run.iter().chain(&next).find(is_old).map_or(0, |stood| stood.offset);
+    Ok(by_count.max(by_age))
+}
+
+/// Which of these offsets are stored.
+async fn stored(
+    store: &Store,
+    session: &mut ClientSession,
+    key: &Key,
+    offsets: impl Iterator<Item = u64>,
+) -> Result<HashSet<u64>, Failure> {
+    let mut filter = key.all();
+    let offsets = offsets.map(|offset| Bson::from(record::to_number(offset)));
+    filter.insert("offset", doc! { "$in": Bson::Array(offsets.collect()) });
+    let mut cursor = store
+        .messages
+        .find(filter)
+        .projection(doc! { "_id": 0, "offset": 1 })
+        .hint(Hint::Keys(record::by_offset()))
+        .max_time(READ_LIMIT)
+        .session(&mut *session)
+        .await?;
+    let mut stored = HashSet::new();
+    while cursor.advance(session).await? {
+        stored.insert(record::offset(cursor.current())?);
+    }
+    Ok(stored)
+}
+
+async fn first_from(
     store: &Store,
     session: &mut ClientSession,
     key: &Key,
     offset: u64,
-) -> Result<bool, Failure> {
+) -> Result<Option<Stood>, Failure> {
     let find = store
         .messages
-        .find_one(key.range(offset, offset))
-        .projection(doc! { "_id": 1 })
+        .find_one(key.range(offset, u64::MAX))
+        .sort(doc! { "offset": 1 })
+        .projection(doc! { "_id": 0, "offset": 1, "time": 1 })
         .hint(Hint::Keys(record::by_offset()))
         .max_time(READ_LIMIT)
         .session(session);
-    Ok(find.await?.is_some())
+    let Some(found) = find.await? else { return Ok(None) };
+    Ok(Some(Stood { offset: record::offset(&found)?, time: record::time(&found)? }))
 }
 
 /// A channel's first publication has no ground. It is right if it is the newest, or the next one follows it: were it
@@ -145,16 +200,6 @@ async fn is_followed(
     key: &Key,
     last: u64,
 ) -> Result<bool, Failure> {
-    let find = store
-        .messages
-        .find_one(key.range(last + 1, u64::MAX))
-        .sort(doc! { "offset": 1 })
-        .projection(doc! { "_id": 0, "offset": 1 })
-        .hint(Hint::Keys(record::by_offset()))
-        .max_time(READ_LIMIT)
-        .session(session);
-    match find.await? {
-        Some(next) => Ok(record::offset(&next)? == last + 1),
-        None => Ok(true),
-    }
+    let next = first_from(store, session, key, last + 1).await?;
+    Ok(next.is_none_or(|next| next.offset == last + 1))
 }

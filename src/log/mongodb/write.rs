@@ -180,13 +180,14 @@ async fn prepare(store: &Store, session: &mut ClientSession, batches: &mut [Batc
     let reads = try_join(store.tops(&without_top), find(store, session, batches));
     let (tops, found) = within(READ_LIMIT, reads).await?;
     let mut tops = tops.into_iter();
-    for (batch, mut found) in batches.iter_mut().zip(found) {
+    for (batch, found) in batches.iter_mut().zip(found) {
         if batch.top.is_none() {
             batch.top = tops.next().flatten();
         }
         let mut rest = Vec::with_capacity(batch.appends.len());
         for mut append in batch.appends.drain(..) {
-            match found.remove(&append.ids()) {
+            // Its retry may be in the same batch.
+            match found.get(&append.ids()).cloned() {
                 Some(publication) if append.standing == Standing::InDoubt => {
                     append.answer(Ok(Appended::New { epoch: store.epoch, publication }));
                 }
@@ -233,8 +234,8 @@ async fn find(
             }
         }
         if !found_of.is_empty() {
-            let offsets = found_of.values().map(|publication| publication.offset).collect();
-            let right = ground::sift(store, session, &batch.channel, offsets).await?;
+            let stood = found_of.values().map(|publication| Stood::of(publication)).collect();
+            let right = ground::sift(store, session, &batch.channel, stood).await?;
             found_of.retain(|_, publication| right.contains(&publication.offset));
         }
         found.push(found_of);

@@ -7,7 +7,13 @@ use mongodb::bson::{Document, doc};
 use xpush_test_servers::until;
 
 use super::{
-    super::{MongoDb, read::now, retention},
+    super::{
+        MongoDb, ground,
+        read::now,
+        record::{Key, Place},
+        retention,
+        written::Stood,
+    },
     ALL,
     server::{connect, database, server},
 };
@@ -159,4 +165,97 @@ async fn what_is_kept_longer_than_when_it_was_sent_expires_later() {
     let dated = messages.find_one(doc! { "expire": { "$exists": true } }).await.unwrap().unwrap();
     let expire = dated.get_datetime("expire").unwrap().timestamp_millis();
     assert_eq!(expire - dated.get_i64("time").unwrap(), 3 * HOUR.as_millis() as i64);
+}
+
+/// All that is stored of the channel, as who looks for it finds it.
+async fn found(log: &MongoDb) -> Vec<Stood> {
+    let messages = log.store.messages.clone_with_type::<Document>();
+    let mut found = messages.find(doc! {}).sort(doc! { "offset": 1 }).await.unwrap();
+    let mut all = Vec::new();
+    while found.advance().await.unwrap() {
+        let number = |name| found.current().get_i64(name).unwrap() as u64;
+        all.push(Stood { offset: number("offset"), time: number("time") });
+    }
+    all
+}
+
+async fn sift(log: &MongoDb, found: Vec<Stood>) -> Vec<u64> {
+    let mut session = log.store.session().await.unwrap();
+    let right = ground::sift(&log.store, &mut session, &channel("room:a"), found).await.unwrap();
+    let mut right: Vec<_> = right.into_iter().collect();
+    right.sort_unstable();
+    right
+}
+
+/// Inserts what a node would that knows an old end of the channel, and dies before it looks for its ground.
+async fn insert_stray(log: &MongoDb, offset: u64) {
+    let draft = sent_before(Duration::ZERO, 10_000 + offset);
+    let document = Key::new(&channel("room:a")).encode(&draft, Place::new(offset), None);
+    log.store.messages.insert_one(document).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_stays_when_all_of_a_channel_is_looked_for() {
+    let (server, database) = (server().await, database());
+    let room = channel("room:a");
+    let count = keep("room", Keep { count: Some(10), age: None });
+    let one = connect(&server, &database, count.clone()).await;
+    let other = connect(&server, &database, count).await;
+    append_many(&one, 1..=5).await;
+    append_many(&other, 6..=500).await;
+    retention::trim(&other.store, &room).await.unwrap();
+    // What is not kept any more may be said again; all others are there.
+    append_many(&one, 481..=500).await;
+    let page = other.read(&room, ALL).await.unwrap();
+    assert_eq!((page.extent.first, page.extent.top), (501, 510), "ten of the twenty were gone");
+    let mut numbers: Vec<_> = page.publications.iter().map(|found| found.message_id.to_string()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (481..=490).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert!(found(&other).await.iter().any(|stood| stood.offset == 500), "the newest that was there stays");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn claims_that_touch_the_old_end_of_a_channel_are_told_from_it_by_count() {
+    let (server, room) = (server().await, channel("room:a"));
+    let log = connect(&server, &database(), keep("room", Keep { count: Some(10), age: None })).await;
+    append_many(&log, 1..=100).await;
+    retention::trim(&log.store, &room).await.unwrap();
+    let whole = found(&log).await;
+    assert_eq!(
+        sift(&log, whole[1..].to_vec()).await,
+        (91..=100).collect::<Vec<_>>(),
+        "their ground is there"
+    );
+    for offset in [20, 88, 89] {
+        insert_stray(&log, offset).await;
+    }
+    let all = found(&log).await;
+    assert_eq!(sift(&log, all).await, (91..=100).collect::<Vec<_>>());
+    assert_eq!(stored(&log).await, (91..=100).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn claims_that_touch_the_old_end_of_a_channel_are_told_from_it_by_age() {
+    let (server, room) = (server().await, channel("room:a"));
+    let log = connect(&server, &database(), keep("room", Keep { count: None, age: Some(HOUR) })).await;
+    for n in 1..=10 {
+        append(&*log, &room, sent_before(2 * HOUR, n)).await;
+    }
+    for n in 11..=15 {
+        append(&*log, &room, sent_before(HOUR / 2, n)).await;
+    }
+    retention::trim(&log.store, &room).await.unwrap();
+    assert_eq!(stored(&log).await, (10..=15).collect::<Vec<_>>());
+    // Nothing is claimed in front of it: all of it stays.
+    assert_eq!(sift(&log, found(&log).await).await, (10..=15).collect::<Vec<_>>());
+    for offset in [3, 8, 9] {
+        insert_stray(&log, offset).await;
+    }
+    assert_eq!(sift(&log, found(&log).await[..3].to_vec()).await, [] as [u64; 0]);
+    assert_eq!(stored(&log).await, (10..=15).collect::<Vec<_>>());
+    for offset in [8, 9] {
+        insert_stray(&log, offset).await;
+    }
+    assert_eq!(sift(&log, found(&log).await).await, (10..=15).collect::<Vec<_>>());
+    assert_eq!(stored(&log).await, (10..=15).collect::<Vec<_>>());
 }
