@@ -14,7 +14,7 @@ use super::{
 /// A lane in which other nodes append, and so many wait, gets a write of its own, as long as it can't go with others. With
 /// 2, the writes of many short lanes stood in each other's way: 256 appends at a time to 200 channels were a third as many
 /// in a second.
-const LONG_LANE: usize = 8;
+pub(super) const LONG_LANE: usize = 8;
 
 /// A lane in which other nodes append goes with others again, with all that it has, after so many writes in a row that got
 /// through. One draft a write may be fewer than come: three nodes that shared a full machine made 25 writes a second, and
@@ -39,6 +39,8 @@ pub(super) struct Lane {
     pub(super) state: State,
     /// Writes in a row that got nothing through.
     setbacks: u32,
+    /// Whether other nodes appended too when its turn was taken the last time.
+    is_raced: bool,
     /// Writes in a row that got through although other nodes append.
     wins: u32,
     /// It was held up by another lane in the same write.
@@ -69,6 +71,7 @@ impl Lane {
             waiting: VecDeque::from([append]),
             state: State::Ready,
             setbacks: 0,
+            is_raced: false,
             wins: 0,
             was_held_up: false,
         }
@@ -77,10 +80,7 @@ impl Lane {
     /// `has_rivals`: other nodes append too. `is_wary`: more races than those may be lost. `is_only_first`: no other lane
     /// would go with its first draft.
     pub(super) fn turn(&mut self, has_rivals: bool, is_wary: bool, is_only_first: bool) -> Turn {
-        if !has_rivals {
-            // What it wrote while nobody else did says nothing of a race.
-            self.wins = 0;
-        }
+        self.is_raced = has_rivals;
         let waiting = self.waiting.len();
         let is_doubtful = has_rivals && self.wins < TRUSTED_AFTER;
         if !is_doubtful && !self.was_held_up && !(is_wary && waiting < WARY_RUN) {
@@ -97,7 +97,8 @@ impl Lane {
             return;
         }
         self.setbacks = if settled.is_ahead { 0 } else { self.setbacks.saturating_add(1) };
-        if settled.taken == Some(Taken::Offset) || settled.failure.is_some() {
+        // What it wrote while nobody else did says nothing of a race.
+        if settled.taken == Some(Taken::Offset) || settled.failure.is_some() || !self.is_raced {
             self.wins = 0;
         } else if !settled.written.is_empty() {
             self.wins = self.wins.saturating_add(1);
@@ -245,17 +246,20 @@ mod tests {
         let nothing = || Settled { written: vec![], ..through() };
         let found = || Settled { taken: Some(Taken::Ids), ..nothing() };
         let mut new = lane(2);
-        for _ in 0..TRUSTED_AFTER {
+        for _ in 0..=TRUSTED_AFTER {
+            assert_eq!(new.turn(true, false, false), Turn::First, "nothing was written");
             new.note(&nothing());
         }
-        assert_eq!(new.turn(true, false, false), Turn::First, "nothing was written");
         let mut busy = lane(2);
-        for _ in 0..TRUSTED_AFTER {
+        for _ in 0..=TRUSTED_AFTER {
             assert_eq!(busy.turn(false, false, false), Turn::Run);
             busy.note(&through());
         }
-        assert_eq!(busy.turn(false, false, false), Turn::Run);
-        assert_eq!(busy.turn(true, false, false), Turn::First, "there was no race to win");
+        for _ in 0..TRUSTED_AFTER {
+            assert_eq!(busy.turn(true, false, false), Turn::First, "there was no race to win before");
+            busy.note(&through());
+        }
+        assert_eq!(busy.turn(true, false, false), Turn::Run);
         let mut lane = trusted(2);
         lane.note(&found());
         assert_eq!(lane.turn(true, false, false), Turn::Run);

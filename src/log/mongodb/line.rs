@@ -22,7 +22,7 @@ use xpush_protocol::ChannelName;
 use super::{
     super::LogError,
     failure::Failure,
-    lane::{Lane, State, Turn, late},
+    lane::{LONG_LANE, Lane, State, Turn, late},
     lately::Lately,
     retention::Due,
     stall::Stalls,
@@ -216,9 +216,10 @@ impl Line {
             lane.state = State::Writing;
             let room = if turn == Turn::Alone { WRITE_DRAFTS } else { WRITE_DRAFTS - group.drafts };
             let most = if turn == Turn::First { 1 } else { room };
-            // What is there already goes by one look, however many they are.
+            // What is there already goes by one look, also where one draft at most is written.
             let is_suspect = is_after_stall || self.repeats.has(&channel);
-            let (mut appends, bytes) = lane.next_write(if is_suspect { room } else { most }, stood);
+            let looked_for = if is_suspect { room.min(most.max(LONG_LANE)) } else { most };
+            let (mut appends, bytes) = lane.next_write(looked_for, stood);
             if is_suspect {
                 appends.iter_mut().for_each(Append::suspect);
             }

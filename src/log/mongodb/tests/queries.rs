@@ -108,25 +108,6 @@ async fn many_messages_that_are_sent_again_cost_few_writes() {
     assert!((1..=40).contains(&writes), "{writes} writes for 200 messages that were there already");
 }
 
-/// As what waited in the connections of a node that was frozen, while its clients went to another.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_went_to_another_node_meanwhile_is_looked_for_together() {
-    let (server, database) = (server().await, database());
-    let one = connect(&server, &database, KeepByNamespace::new()).await;
-    let other = connect(&server, &database, KeepByNamespace::new()).await;
-    assert_eq!(append_all(&one, 40, 1).await, 40);
-    assert_eq!(append_all(&other, 40, 7).await, 240);
-    let database = one.store.messages.client().database(&one.store.messages.namespace().db);
-    let profile = async |level: i32| database.run_command(doc! { "profile": level }).await.unwrap();
-    profile(2).await;
-    assert_eq!(append_all(&one, 40, 7).await, 0);
-    profile(0).await;
-    let log_of_commands = database.collection::<Document>("system.profile");
-    let by_ids = doc! { "op": "query", "command.filter.$or": { "$exists": true } };
-    let looks = log_of_commands.count_documents(by_ids).await.unwrap();
-    assert!((1..=5).contains(&looks), "{looks} looks for 240 messages in 40 channels");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_index_of_offsets_is_known_by_its_name() {
     let (_server, log) = filled().await;

@@ -1,11 +1,13 @@
 //! A wire that loses an answer, or holds a request back until nobody waits for it any more.
 
 use std::{
+    ops::RangeInclusive,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
+use mongodb::bson::{Document, doc};
 use tokio::time::interval;
 use xpush_test_servers::{Proxy, until};
 
@@ -110,4 +112,40 @@ async fn what_comes_to_a_channel_that_is_behind_is_refused_at_once() {
             "{appended:?}"
         );
     }
+}
+
+/// As a node does that its clients left for another one, and that finds in their connections what they had sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_went_to_another_node_meanwhile_is_looked_for_together() {
+    let (server, database) = (server().await, database());
+    let proxy = Proxy::to(server.address(0)).await;
+    let log = connect_through(&proxy, &database).await;
+    let other = connect(&server, &database, KeepByNamespace::new()).await;
+    let rooms: Vec<_> = (0..30).map(|n| channel(&format!("room:{n}"))).collect();
+    let append_all = async |log: &MongoDb, numbers: RangeInclusive<u64>| {
+        let mut pending = Vec::new();
+        for n in numbers {
+            for room in &rooms {
+                pending.push(log.append(room, draft("ann", n)).await.unwrap());
+            }
+        }
+        pending
+    };
+    join_all(append_all(&log, 1..=1).await).await;
+    join_all(append_all(&other, 2..=7).await).await;
+    let profiled = other.store.messages.client().database(&other.store.messages.namespace().db);
+    let profile = async |level: i32| profiled.run_command(doc! { "profile": level }).await.unwrap();
+    profile(2).await;
+    // All are in line before the first of them is answered.
+    proxy.stall_upstream();
+    let pending = append_all(&log, 2..=7).await;
+    proxy.heal();
+    for appended in join_all(pending).await {
+        assert!(matches!(appended, Ok(Appended::Duplicate(_))), "{appended:?}");
+    }
+    profile(0).await;
+    let by_ids = doc! { "op": "query", "command.filter.$or": { "$exists": true } };
+    let commands = profiled.collection::<Document>("system.profile");
+    let looks = commands.count_documents(by_ids).await.unwrap();
+    assert!((1..=3).contains(&looks), "{looks} looks for six messages in each channel");
 }
