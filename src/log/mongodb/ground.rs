@@ -11,7 +11,7 @@ use std::{collections::HashSet, slice};
 
 use mongodb::{
     ClientSession,
-    bson::{Bson, doc, oid::ObjectId},
+    bson::{RawDocument, doc, oid::ObjectId},
     error::Error,
     options::Hint,
 };
@@ -19,14 +19,18 @@ use tracing::warn;
 use xpush_protocol::ChannelName;
 
 use super::{
-    super::Keep,
+    super::{Keep, LogError},
     failure::Failure,
+    line::WRITE_DRAFTS,
     read::{begin_of_kept, kept_by_count},
     record::{self, Key, Place},
     store::{READ_LIMIT, Store},
     written::Stood,
 };
 use crate::mongodb::majority;
+
+/// Claims that stand in front of a channel are not more than one write holds.
+const CLAIMS: i64 = WRITE_DRAFTS as i64;
 
 /// What was inserted into a channel behind `ground`, which is none for its first publications.
 pub(super) struct Claim<'a> {
@@ -86,92 +90,96 @@ async fn grounds(
     Ok(grounds)
 }
 
-/// Of these publications that somebody claimed, the offsets of those that are right. The others are deleted. That makes no
-/// hole, for there is nothing in front of them.
-pub(super) async fn sift(
+/// Where a channel begins in which publications were found that somebody claimed.
+#[derive(Clone, Copy)]
+pub(super) struct Begin {
+    /// What stands before this was claimed in front of what is left of the channel.
+    pub(super) left: u64,
+    /// And what stands before this may have been, or will be trimmed: it stands there no more.
+    pub(super) right: u64,
+}
+
+/// `oldest` and `newest`: of those that were found.
+pub(super) async fn begin(
     store: &Store,
     session: &mut ClientSession,
     channel: &ChannelName,
-    mut found: Vec<Stood>,
-) -> Result<HashSet<u64>, Failure> {
-    if store.keep(channel) == Keep::default() {
-        return Ok(found.into_iter().map(|stood| stood.offset).collect());
+    oldest: u64,
+    newest: u64,
+) -> Result<Begin, Failure> {
+    let keep = store.keep(channel);
+    let mut right = 0;
+    if keep.count.is_some() {
+        let top = store.tops(slice::from_ref(channel)).await?.into_iter().flatten().next();
+        let top = top.map_or(newest, |top| top.offset.max(newest));
+        // Trimming leaves one more than it has to.
+        right = kept_by_count(keep, top).saturating_sub(1);
     }
-    let key = Key::new(channel);
-    found.sort_unstable_by_key(|stood| stood.offset);
-    found.dedup_by_key(|stood| stood.offset);
-    let runs: Vec<_> = found.chunk_by(|stood, next| stood.offset + 1 == next.offset).collect();
-    let grounds = runs.iter().filter_map(|run| run.first()?.offset.checked_sub(1));
-    let grounds = stored(store, session, &key, grounds).await?;
-    let mut right = HashSet::with_capacity(found.len());
-    for run in runs {
-        let ([first, ..], [.., last]) = (run, run) else { continue };
-        let has_ground = first.offset.checked_sub(1).is_some_and(|ground| grounds.contains(&ground));
-        let begin = if has_ground { first.offset } else { begin_of_right(store, session, &key, run).await? };
-        right.extend(run.iter().map(|stood| stood.offset).filter(|offset| *offset >= begin));
-        if begin <= first.offset {
-            continue;
-        }
-        let (first, last) = (first.offset, last.offset.min(begin - 1));
-        warn!(%channel, first, last, "publications came where the channel was trimmed; they are appended anew");
-        store
-            .messages
-            .delete_many(key.range(first, last))
-            .hint(Hint::Keys(record::by_offset()))
-            .write_concern(majority())
-            .session(&mut *session)
-            .await?;
-    }
-    Ok(right)
+    let too_old = begin_of_kept(keep);
+    let left = if too_old.is_some() || oldest < right {
+        begin_of_left(store, session, &Key::new(channel), too_old).await?
+    } else {
+        0
+    };
+    Ok(Begin { left, right: right.max(left) })
 }
 
-/// From which offset on a run is right in front of which nothing is. It may be the old end of what is left of the channel,
-/// which has lost its ground by being trimmed; or a claim in front of that; or both, where they touch.
-async fn begin_of_right(
+/// What trimming leaves of a channel has no hole, and begins with one that is too old where it trims by age. So all in
+/// front of a hole was claimed later; and all in front of one that is too old, where the claims touch it.
+async fn begin_of_left(
     store: &Store,
     session: &mut ClientSession,
     key: &Key,
-    run: &[Stood],
+    too_old: Option<u64>,
 ) -> Result<u64, Failure> {
-    let behind = run.last().map_or(0, |last| last.offset) + 1;
-    let next = first_from(store, session, key, behind).await?;
-    if next.is_some_and(|next| next.offset != behind) {
-        // There is never a hole in what is left.
-        return Ok(behind);
+    let is_old = |stood: &Stood| too_old.is_some_and(|too_old| stood.time <= too_old);
+    // Mostly, the first one says it.
+    let Some(mut last) = first_from(store, session, key, 0).await? else { return Ok(0) };
+    let mut begin = last.offset;
+    if is_old(&last) {
+        return Ok(begin);
     }
-    let keep = store.keep(&key.channel);
-    let top = store.tops(slice::from_ref(&key.channel)).await?.into_iter().flatten().next();
-    let by_count = kept_by_count(keep, top.map_or(0, |top| top.offset));
-    // The one that trimming leaves in front of what is kept is too old itself. So nothing in front of one that is too old
-    // is kept for its age; and it only looks as if it were, where it was claimed there later.
-    let is_old = |stood: &&Stood| begin_of_kept(keep).is_some_and(|begin| stood.time <= begin);
-    let by_age = run.iter().chain(&next).find(is_old).map_or(0, |stood| stood.offset);
-    Ok(by_count.max(by_age))
-}
-
-/// Which of these offsets are stored.
-async fn stored(
-    store: &Store,
-    session: &mut ClientSession,
-    key: &Key,
-    offsets: impl Iterator<Item = u64>,
-) -> Result<HashSet<u64>, Failure> {
-    let mut filter = key.all();
-    let offsets = offsets.map(|offset| Bson::from(record::to_number(offset)));
-    filter.insert("offset", doc! { "$in": Bson::Array(offsets.collect()) });
     let mut cursor = store
         .messages
-        .find(filter)
-        .projection(doc! { "_id": 0, "offset": 1 })
+        .find(key.range(last.offset + 1, u64::MAX))
+        .sort(doc! { "offset": 1 })
+        .projection(doc! { "_id": 0, "offset": 1, "time": 1 })
+        .limit(CLAIMS)
+        .batch_size(CLAIMS as u32)
         .hint(Hint::Keys(record::by_offset()))
         .max_time(READ_LIMIT)
         .session(&mut *session)
         .await?;
-    let mut stored = HashSet::new();
     while cursor.advance(session).await? {
-        stored.insert(record::offset(cursor.current())?);
+        let next = stood(cursor.current())?;
+        if next.offset != last.offset + 1 {
+            begin = next.offset;
+        }
+        // A channel's first one is no claim in front of it, whatever the clock said by which a later one was sent.
+        if is_old(&next) && begin > 1 {
+            return Ok(next.offset);
+        }
+        last = next;
     }
-    Ok(stored)
+    Ok(begin)
+}
+
+/// Deletes what was claimed in front of what is left of the channel.
+pub(super) async fn withdraw(
+    store: &Store,
+    session: &mut ClientSession,
+    channel: &ChannelName,
+    Begin { left, .. }: Begin,
+) -> Result<(), Failure> {
+    warn!(%channel, left, "publications came where the channel was trimmed; they are appended anew");
+    store
+        .messages
+        .delete_many(Key::new(channel).range(0, left.saturating_sub(1)))
+        .hint(Hint::Keys(record::by_offset()))
+        .write_concern(majority())
+        .session(session)
+        .await?;
+    Ok(())
 }
 
 async fn first_from(
@@ -188,8 +196,11 @@ async fn first_from(
         .hint(Hint::Keys(record::by_offset()))
         .max_time(READ_LIMIT)
         .session(session);
-    let Some(found) = find.await? else { return Ok(None) };
-    Ok(Some(Stood { offset: record::offset(&found)?, time: record::time(&found)? }))
+    Ok(find.await?.as_deref().map(stood).transpose()?)
+}
+
+fn stood(document: &RawDocument) -> Result<Stood, LogError> {
+    Ok(Stood { offset: record::offset(document)?, time: record::time(document)? })
 }
 
 /// A channel's first publication has no ground. It is right if it is the newest, or the next one follows it: were it

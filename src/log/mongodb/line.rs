@@ -38,7 +38,7 @@ use super::{
 const WRITES: usize = 2;
 
 /// A write holds so many drafts at most: more would only make the first of them wait longer.
-const WRITE_DRAFTS: usize = 1000;
+pub(super) const WRITE_DRAFTS: usize = 1000;
 
 /// And so many bytes, for the same reason. It is far below what MongoDB takes in one message.
 pub(super) const WRITE_BYTES: usize = 4 * 1024 * 1024;

@@ -180,18 +180,22 @@ async fn prepare(store: &Store, session: &mut ClientSession, batches: &mut [Batc
     let reads = try_join(store.tops(&without_top), find(store, session, batches));
     let (tops, found) = within(READ_LIMIT, reads).await?;
     let mut tops = tops.into_iter();
-    for (batch, found) in batches.iter_mut().zip(found) {
+    for (batch, Found { messages, right }) in batches.iter_mut().zip(found) {
         if batch.top.is_none() {
             batch.top = tops.next().flatten();
         }
         let mut rest = Vec::with_capacity(batch.appends.len());
         for mut append in batch.appends.drain(..) {
             // Its retry may be in the same batch.
-            match found.get(&append.ids()).cloned() {
-                Some(publication) if append.standing == Standing::InDoubt => {
+            let is_right = |publication: &Publication| publication.offset >= right;
+            match messages.get(&append.ids()).cloned() {
+                Some(publication) if is_right(&publication) && append.standing == Standing::InDoubt => {
                     append.answer(Ok(Appended::New { epoch: store.epoch, publication }));
                 }
-                Some(publication) if is_kept(store, &batch.channel, batch.top, Stood::of(&publication)) => {
+                Some(publication)
+                    if is_right(&publication)
+                        && is_kept(store, &batch.channel, batch.top, Stood::of(&publication)) =>
+                {
                     batch.taken = Some(Taken::Ids);
                     let cursor = Cursor { epoch: store.epoch, offset: publication.offset };
                     append.answer(Ok(Appended::Duplicate(cursor)));
@@ -217,28 +221,36 @@ async fn prepare(store: &Store, session: &mut ClientSession, batches: &mut [Batc
     Ok(())
 }
 
-/// The publications that these drafts became, for each batch.
-async fn find(
-    store: &Store,
-    session: &mut ClientSession,
-    batches: &[Batch],
-) -> Result<Vec<HashMap<Ids, Arc<Publication>>>, Failure> {
+/// The publications that the drafts of a batch became.
+#[derive(Default)]
+struct Found {
+    messages: HashMap<Ids, Arc<Publication>>,
+    /// From which offset on they are where they belong.
+    right: u64,
+}
+
+/// For each batch.
+async fn find(store: &Store, session: &mut ClientSession, batches: &[Batch]) -> Result<Vec<Found>, Failure> {
     let uncertain: Vec<_> = batches.iter().flat_map(Batch::uncertain).collect();
-    let mut messages = store.messages(session, &uncertain).await?.into_iter();
+    let mut looked_up = store.messages(session, &uncertain).await?.into_iter();
     let mut found = Vec::with_capacity(batches.len());
     for batch in batches {
-        let mut found_of = HashMap::new();
+        let Found { mut messages, mut right } = Found::default();
         for append in batch.appends.iter().filter(|append| append.is_uncertain()) {
-            if let Some(publication) = messages.next().flatten() {
-                found_of.insert(append.ids(), publication);
+            if let Some(publication) = looked_up.next().flatten() {
+                messages.insert(append.ids(), publication);
             }
         }
-        if !found_of.is_empty() {
-            let stood = found_of.values().map(|publication| Stood::of(publication)).collect();
-            let right = ground::sift(store, session, &batch.channel, stood).await?;
-            found_of.retain(|_, publication| right.contains(&publication.offset));
+        let offsets = || messages.values().map(|publication| publication.offset);
+        if let (Some(oldest), Some(newest)) = (offsets().min(), offsets().max()) {
+            let begin = ground::begin(store, session, &batch.channel, oldest, newest).await?;
+            right = begin.right;
+            if oldest < begin.left {
+                ground::withdraw(store, session, &batch.channel, begin).await?;
+                messages.retain(|_, publication| publication.offset >= begin.left);
+            }
         }
-        found.push(found_of);
+        found.push(Found { messages, right });
     }
     Ok(found)
 }

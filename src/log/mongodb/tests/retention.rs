@@ -1,6 +1,6 @@
 //! What is trimmed, by any node, and what must not be taken for free because of it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use mongodb::bson::{Document, doc};
 
@@ -12,7 +12,6 @@ use super::{
         read::now,
         record::{Key, Place},
         retention,
-        written::Stood,
     },
     ALL,
     server::{connect, database, server},
@@ -167,24 +166,11 @@ async fn what_is_kept_longer_than_when_it_was_sent_expires_later() {
     assert_eq!(expire - dated.get_i64("time").unwrap(), 3 * HOUR.as_millis() as i64);
 }
 
-/// All that is stored of the channel, as who looks for it finds it.
-async fn found(log: &MongoDb) -> Vec<Stood> {
-    let messages = log.store.messages.clone_with_type::<Document>();
-    let mut found = messages.find(doc! {}).sort(doc! { "offset": 1 }).await.unwrap();
-    let mut all = Vec::new();
-    while found.advance().await.unwrap() {
-        let number = |name| found.current().get_i64(name).unwrap() as u64;
-        all.push(Stood { offset: number("offset"), time: number("time") });
-    }
-    all
-}
-
-async fn sift(log: &MongoDb, found: Vec<Stood>) -> Vec<u64> {
+/// Where a channel begins in which this one was found.
+async fn begin(log: &MongoDb, found: u64) -> (u64, u64) {
     let mut session = log.store.session().await.unwrap();
-    let right = ground::sift(&log.store, &mut session, &channel("room:a"), found).await.unwrap();
-    let mut right: Vec<_> = right.into_iter().collect();
-    right.sort_unstable();
-    right
+    let begin = ground::begin(&log.store, &mut session, &channel("room:a"), found, found).await.unwrap();
+    (begin.left, begin.right)
 }
 
 /// Inserts what a node would that knows an old end of the channel, and dies before it looks for its ground.
@@ -194,68 +180,92 @@ async fn insert_stray(log: &MongoDb, offset: u64) {
     log.store.messages.insert_one(document).await.unwrap();
 }
 
+/// Ten that are too old, and five that are kept: 10 to 15 are left.
+async fn trimmed_by_age() -> (impl Sized, Arc<MongoDb>) {
+    let server = server().await;
+    let log = connect(&server, &database(), keep("room", Keep { count: None, age: Some(HOUR) })).await;
+    for n in 1..=10 {
+        append(&*log, &channel("room:a"), sent_before(2 * HOUR, n)).await;
+    }
+    for n in 11..=15 {
+        append(&*log, &channel("room:a"), sent_before(HOUR / 2, n)).await;
+    }
+    retention::trim(&log.store, &channel("room:a")).await.unwrap();
+    assert_eq!(stored(&log).await, (10..=15).collect::<Vec<_>>());
+    (server, log)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_kept_stays_when_all_of_a_channel_is_looked_for() {
     let (server, database) = (server().await, database());
     let room = channel("room:a");
     let count = keep("room", Keep { count: Some(10), age: None });
     let one = connect(&server, &database, count.clone()).await;
-    let other = connect(&server, &database, count).await;
-    append_many(&one, 1..=5).await;
-    append_many(&other, 6..=500).await;
-    retention::trim(&other.store, &room).await.unwrap();
+    append_many(&one, 1..=500).await;
+    retention::trim(&one.store, &room).await.unwrap();
     // What is not kept any more may be said again; all others are there.
-    append_many(&one, 481..=500).await;
-    let page = other.read(&room, ALL).await.unwrap();
-    assert_eq!((page.extent.first, page.extent.top), (501, 510), "ten of the twenty were gone");
-    let mut numbers: Vec<_> = page.publications.iter().map(|found| found.message_id.to_string()).collect();
-    numbers.sort_unstable();
-    assert_eq!(numbers, (481..=490).map(|n| n.to_string()).collect::<Vec<_>>());
-    assert!(found(&other).await.iter().any(|stood| stood.offset == 500), "the newest that was there stays");
+    let other = connect(&server, &database, count).await;
+    let mut pending = Vec::new();
+    for n in 490..=500 {
+        pending.push(other.append(&room, draft("ann", n)).await.unwrap());
+    }
+    let mut offsets_of = Vec::new();
+    for pending in pending {
+        offsets_of.push(pending.await.unwrap().cursor().offset);
+    }
+    offsets_of.sort_unstable();
+    assert_eq!(offsets_of, (491..=501).collect::<Vec<_>>());
+    assert_eq!(offsets(&one.read(&room, ALL).await.unwrap()), (492..=501).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn claims_that_touch_the_old_end_of_a_channel_are_told_from_it_by_count() {
+async fn what_is_kept_by_count_is_told_from_what_was_claimed_in_front_of_it() {
     let (server, room) = (server().await, channel("room:a"));
     let log = connect(&server, &database(), keep("room", Keep { count: Some(10), age: None })).await;
-    append_many(&log, 1..=100).await;
+    // The next hundred would have it trimmed once more.
+    append_many(&log, 1..=97).await;
     retention::trim(&log.store, &room).await.unwrap();
-    let whole = found(&log).await;
-    assert_eq!(
-        sift(&log, whole[1..].to_vec()).await,
-        (91..=100).collect::<Vec<_>>(),
-        "their ground is there"
-    );
-    for offset in [20, 88, 89] {
+    assert_eq!(stored(&log).await, (87..=97).collect::<Vec<_>>());
+    for offset in [20, 21] {
+        insert_stray(&log, offset).await;
+        assert_eq!(begin(&log, offset).await, (87, 87));
+    }
+    for offset in [85, 86] {
         insert_stray(&log, offset).await;
     }
-    let all = found(&log).await;
-    assert_eq!(sift(&log, all).await, (91..=100).collect::<Vec<_>>());
-    assert_eq!(stored(&log).await, (91..=100).collect::<Vec<_>>());
+    // These touch what is left: they are no hole in it, and stand there no more all the same.
+    assert_eq!(begin(&log, 21).await, (85, 87));
+    assert_eq!(begin(&log, 86).await, (85, 87));
+    assert_eq!(begin(&log, 97).await, (0, 87));
+    for (stray, offset) in [(20, 98), (86, 99)] {
+        let again = append(&*log, &room, draft("ann", 10_000 + stray)).await;
+        assert!(matches!(again, Appended::New { .. }) && again.cursor().offset == offset, "{again:?}");
+    }
+    assert_eq!(stored(&log).await, (85..=99).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn claims_that_touch_the_old_end_of_a_channel_are_told_from_it_by_age() {
+async fn what_is_kept_by_age_is_told_from_what_was_claimed_in_front_of_it() {
+    let (_server, log) = trimmed_by_age().await;
+    assert_eq!(begin(&log, 15).await, (10, 10));
+    // One is claimed on the other; some touch what is left, and some don't.
+    for offset in [3, 4, 8, 9] {
+        insert_stray(&log, offset).await;
+        assert_eq!(begin(&log, offset).await, (10, 10));
+    }
+    // Who finds one that it claimed withdraws all, and says it anew.
+    let again = append(&*log, &channel("room:a"), sent_before(Duration::ZERO, 10_003)).await;
+    assert!(matches!(again, Appended::New { .. }) && again.cursor().offset == 16, "{again:?}");
+    assert_eq!(stored(&log).await, (10..=16).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_of_a_channel_is_no_claim_in_front_of_it() {
     let (server, room) = (server().await, channel("room:a"));
     let log = connect(&server, &database(), keep("room", Keep { count: None, age: Some(HOUR) })).await;
-    for n in 1..=10 {
-        append(&*log, &room, sent_before(2 * HOUR, n)).await;
-    }
-    for n in 11..=15 {
-        append(&*log, &room, sent_before(HOUR / 2, n)).await;
-    }
-    retention::trim(&log.store, &room).await.unwrap();
-    assert_eq!(stored(&log).await, (10..=15).collect::<Vec<_>>());
-    // Nothing is claimed in front of it: all of it stays.
-    assert_eq!(sift(&log, found(&log).await).await, (10..=15).collect::<Vec<_>>());
-    for offset in [3, 8, 9] {
-        insert_stray(&log, offset).await;
-    }
-    assert_eq!(sift(&log, found(&log).await[..3].to_vec()).await, [] as [u64; 0]);
-    assert_eq!(stored(&log).await, (10..=15).collect::<Vec<_>>());
-    for offset in [8, 9] {
-        insert_stray(&log, offset).await;
-    }
-    assert_eq!(sift(&log, found(&log).await).await, (10..=15).collect::<Vec<_>>());
-    assert_eq!(stored(&log).await, (10..=15).collect::<Vec<_>>());
+    append(&*log, &room, sent_before(HOUR / 2, 1)).await;
+    // By a clock that is behind.
+    append(&*log, &room, sent_before(2 * HOUR, 2)).await;
+    append(&*log, &room, sent_before(Duration::ZERO, 3)).await;
+    assert_eq!(begin(&log, 1).await, (1, 1));
 }
