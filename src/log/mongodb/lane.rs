@@ -83,7 +83,8 @@ impl Lane {
         self.is_raced = has_rivals;
         let waiting = self.waiting.len();
         let is_doubtful = has_rivals && self.wins < TRUSTED_AFTER;
-        if !is_doubtful && !self.was_held_up && !(is_wary && waiting < WARY_RUN) {
+        let is_careful = is_doubtful || self.was_held_up || is_wary && waiting < WARY_RUN;
+        if !is_careful {
             return Turn::Run;
         }
         let is_long = has_rivals && waiting >= LONG_LANE;
