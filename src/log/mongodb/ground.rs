@@ -6,6 +6,10 @@
 //! from their old end only; as long as the ground is there, nothing behind it was ever trimmed, and the claim is
 //! right. No clock has a say in it. Trimming leaves one publication more than it has to, so the ground of what is to
 //! be kept is always there. A claim without ground is withdrawn, and the draft appended anew.
+//!
+//! Only who claimed something knows its ground. What others claimed, who sends a message again finds in the database, as a
+//! claim that was not withdrawn yet or as the old end of what is left: it is not deleted, and counts where it is surely
+//! the latter.
 
 use std::{collections::HashSet, slice};
 
@@ -29,7 +33,7 @@ use super::{
 };
 use crate::mongodb::majority;
 
-/// Claims that stand in front of a channel are not more than one write holds.
+/// So far it is looked from a channel's old end for what was claimed in front of it: one write holds no more.
 const CLAIMS: i64 = WRITE_DRAFTS as i64;
 
 /// What was inserted into a channel behind `ground`, which is none for its first publications.
@@ -90,58 +94,81 @@ async fn grounds(
     Ok(grounds)
 }
 
-/// Where a channel begins in which publications were found that somebody claimed.
-#[derive(Clone, Copy)]
-pub(super) struct Begin {
-    /// What stands before this was claimed in front of what is left of the channel.
-    pub(super) left: u64,
-    /// And what stands before this may have been, or will be trimmed: it stands there no more.
-    pub(super) right: u64,
-}
-
-/// `oldest` and `newest`: of those that were found.
-pub(super) async fn begin(
+/// Of these offsets, at which publications were found that this node claimed, those that are right. The others are
+/// deleted. That makes no hole, for there is nothing in front of them.
+pub(super) async fn sift(
     store: &Store,
     session: &mut ClientSession,
     channel: &ChannelName,
-    oldest: u64,
+    mut offsets: Vec<u64>,
+) -> Result<HashSet<u64>, Failure> {
+    if store.keep(channel) == Keep::default() {
+        return Ok(offsets.into_iter().collect());
+    }
+    let key = Key::new(channel);
+    offsets.sort_unstable();
+    offsets.dedup();
+    let mut right = HashSet::with_capacity(offsets.len());
+    for run in offsets.chunk_by(|offset, next| offset + 1 == *next) {
+        let ([first, ..], [.., last]) = (run, run) else { continue };
+        let is_right = match first.checked_sub(1) {
+            None | Some(0) => is_followed(store, session, &key, *last).await?,
+            Some(ground) => is_there(store, session, &key, ground).await?,
+        };
+        if is_right {
+            right.extend(run);
+            continue;
+        }
+        warn!(%channel, first, last, "publications came where the channel was trimmed; they are appended anew");
+        store
+            .messages
+            .delete_many(key.range(*first, *last))
+            .hint(Hint::Keys(record::by_offset()))
+            .write_concern(majority())
+            .session(&mut *session)
+            .await?;
+    }
+    Ok(right)
+}
+
+/// From which offset on publications that other nodes claimed are surely right; `newest` is one of them. Those in front may
+/// be what is left of the channel just as well, so they are said anew, and not deleted: where nothing speaks for them that
+/// should be kept, as one more than that is left, and where a message is said twice, that is no loss.
+pub(super) async fn right_from(
+    store: &Store,
+    session: &mut ClientSession,
+    channel: &ChannelName,
     newest: u64,
-) -> Result<Begin, Failure> {
+) -> Result<u64, Failure> {
     let keep = store.keep(channel);
     let mut right = 0;
     if keep.count.is_some() {
         let top = store.tops(slice::from_ref(channel)).await?.into_iter().flatten().next();
-        let top = top.map_or(newest, |top| top.offset.max(newest));
-        // Trimming leaves one more than it has to.
-        right = kept_by_count(keep, top).saturating_sub(1);
+        right = kept_by_count(keep, top.map_or(newest, |top| top.offset.max(newest))) - 1;
     }
-    let too_old = begin_of_kept(keep);
-    let left = if too_old.is_some() || oldest < right {
-        begin_of_left(store, session, &Key::new(channel), too_old).await?
-    } else {
-        0
-    };
-    Ok(Begin { left, right: right.max(left) })
+    if let Some(too_old) = begin_of_kept(keep) {
+        right = right.max(begin_by_age(store, session, &Key::new(channel), too_old).await?);
+    }
+    Ok(right)
 }
 
-/// What trimming leaves of a channel has no hole, and begins with one that is too old where it trims by age. So all in
-/// front of a hole was claimed later; and all in front of one that is too old, where the claims touch it.
-async fn begin_of_left(
+/// What trimming by age leaves of a channel has no hole, and begins with one that is too old. So what is in front of a hole
+/// was claimed later; and what is in front of one that is too old, where the claims touch it.
+async fn begin_by_age(
     store: &Store,
     session: &mut ClientSession,
     key: &Key,
-    too_old: Option<u64>,
+    too_old: u64,
 ) -> Result<u64, Failure> {
-    let is_old = |stood: &Stood| too_old.is_some_and(|too_old| stood.time <= too_old);
-    // Mostly, the first one says it.
     let Some(mut last) = first_from(store, session, key, 0).await? else { return Ok(0) };
     let mut begin = last.offset;
-    if is_old(&last) {
+    // Mostly, the first one says it: it is too old, or nothing was ever trimmed.
+    if begin == 1 || last.time <= too_old {
         return Ok(begin);
     }
     let mut cursor = store
         .messages
-        .find(key.range(last.offset + 1, u64::MAX))
+        .find(key.range(begin + 1, u64::MAX))
         .sort(doc! { "offset": 1 })
         .projection(doc! { "_id": 0, "offset": 1, "time": 1 })
         .limit(CLAIMS)
@@ -155,31 +182,12 @@ async fn begin_of_left(
         if next.offset != last.offset + 1 {
             begin = next.offset;
         }
-        // A channel's first one is no claim in front of it, whatever the clock said by which a later one was sent.
-        if is_old(&next) && begin > 1 {
+        if next.time <= too_old {
             return Ok(next.offset);
         }
         last = next;
     }
     Ok(begin)
-}
-
-/// Deletes what was claimed in front of what is left of the channel.
-pub(super) async fn withdraw(
-    store: &Store,
-    session: &mut ClientSession,
-    channel: &ChannelName,
-    Begin { left, .. }: Begin,
-) -> Result<(), Failure> {
-    warn!(%channel, left, "publications came where the channel was trimmed; they are appended anew");
-    store
-        .messages
-        .delete_many(Key::new(channel).range(0, left.saturating_sub(1)))
-        .hint(Hint::Keys(record::by_offset()))
-        .write_concern(majority())
-        .session(session)
-        .await?;
-    Ok(())
 }
 
 async fn first_from(
@@ -201,6 +209,22 @@ async fn first_from(
 
 fn stood(document: &RawDocument) -> Result<Stood, LogError> {
     Ok(Stood { offset: record::offset(document)?, time: record::time(document)? })
+}
+
+async fn is_there(
+    store: &Store,
+    session: &mut ClientSession,
+    key: &Key,
+    offset: u64,
+) -> Result<bool, Failure> {
+    let find = store
+        .messages
+        .find_one(key.range(offset, offset))
+        .projection(doc! { "_id": 1 })
+        .hint(Hint::Keys(record::by_offset()))
+        .max_time(READ_LIMIT)
+        .session(session);
+    Ok(find.await?.is_some())
 }
 
 /// A channel's first publication has no ground. It is right if it is the newest, or the next one follows it: were it

@@ -14,7 +14,7 @@ use super::{
 /// A lane in which other nodes append, and so many wait, gets a write of its own, as long as it can't go with others. With
 /// 2, the writes of many short lanes stood in each other's way: 256 appends at a time to 200 channels were a third as many
 /// in a second.
-pub(super) const LONG_LANE: usize = 8;
+const LONG_LANE: usize = 8;
 
 /// A lane in which other nodes append goes with others again, with all that it has, after so many writes in a row that got
 /// through. One draft a write may be fewer than come: three nodes that shared a full machine made 25 writes a second, and

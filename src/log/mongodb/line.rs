@@ -22,7 +22,7 @@ use xpush_protocol::ChannelName;
 use super::{
     super::LogError,
     failure::Failure,
-    lane::{LONG_LANE, Lane, State, Turn, late},
+    lane::{Lane, State, Turn, late},
     lately::Lately,
     retention::Due,
     stall::Stalls,
@@ -42,6 +42,9 @@ pub(super) const WRITE_DRAFTS: usize = 1000;
 
 /// And so many bytes, for the same reason. It is far below what MongoDB takes in one message.
 pub(super) const WRITE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Where one draft of a lane is written, so many are looked for that may be there already: they need no write.
+const LOOKED_FOR: usize = 8;
 
 /// For so long after a race was lost where none was to be expected, the line is wary: channels change their appender
 /// together, so others are likely to follow.
@@ -83,7 +86,7 @@ pub(super) struct Line {
     tops: Arc<Tops>,
     rivals: Arc<Lately>,
     /// The channels to which messages come that are there already: who lost a connection sends all again that was not
-    /// answered. There, all are looked for first. Else each of them would cost a write, and end it for all that goes with it.
+    /// answered. There, what comes is looked for first. Else each of them would cost a write, and end it for all that goes with it.
     repeats: Lately,
     /// After this node stood still, all are looked for.
     stalls: Stalls,
@@ -218,7 +221,7 @@ impl Line {
             let most = if turn == Turn::First { 1 } else { room };
             // What is there already goes by one look, also where one draft at most is written.
             let is_suspect = is_after_stall || self.repeats.has(&channel);
-            let looked_for = if is_suspect { room.min(most.max(LONG_LANE)) } else { most };
+            let looked_for = if is_suspect { room.min(most.max(LOOKED_FOR)) } else { most };
             let (mut appends, bytes) = lane.next_write(looked_for, stood);
             if is_suspect {
                 appends.iter_mut().for_each(Append::suspect);

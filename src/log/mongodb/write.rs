@@ -59,7 +59,7 @@ pub(super) struct Append {
 /// What is known of a draft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It was never written by this node.
+    /// This node did not write it, or what it wrote does not count.
     New,
     /// Its message may be there already: a look tells.
     Suspect,
@@ -189,7 +189,7 @@ async fn prepare(store: &Store, session: &mut ClientSession, batches: &mut [Batc
             // Its retry may be in the same batch.
             let is_right = |publication: &Publication| publication.offset >= right;
             match messages.get(&append.ids()).cloned() {
-                Some(publication) if is_right(&publication) && append.standing == Standing::InDoubt => {
+                Some(publication) if append.standing == Standing::InDoubt => {
                     append.answer(Ok(Appended::New { epoch: store.epoch, publication }));
                 }
                 Some(publication)
@@ -225,7 +225,7 @@ async fn prepare(store: &Store, session: &mut ClientSession, batches: &mut [Batc
 #[derive(Default)]
 struct Found {
     messages: HashMap<Ids, Arc<Publication>>,
-    /// From which offset on they are where they belong.
+    /// From which offset on those are right that others claimed.
     right: u64,
 }
 
@@ -236,19 +236,25 @@ async fn find(store: &Store, session: &mut ClientSession, batches: &[Batch]) -> 
     let mut found = Vec::with_capacity(batches.len());
     for batch in batches {
         let Found { mut messages, mut right } = Found::default();
+        let (mut claimed, mut newest) = (Vec::new(), None);
         for append in batch.appends.iter().filter(|append| append.is_uncertain()) {
-            if let Some(publication) = looked_up.next().flatten() {
-                messages.insert(append.ids(), publication);
+            let Some(publication) = looked_up.next().flatten() else { continue };
+            if append.standing == Standing::InDoubt {
+                claimed.push((append.ids(), publication.offset));
+            } else {
+                newest = newest.max(Some(publication.offset));
+            }
+            messages.insert(append.ids(), publication);
+        }
+        if !claimed.is_empty() {
+            let offsets = claimed.iter().map(|(_, offset)| *offset).collect();
+            let sifted = ground::sift(store, session, &batch.channel, offsets).await?;
+            for (ids, _) in claimed.iter().filter(|(_, offset)| !sifted.contains(offset)) {
+                messages.remove(ids);
             }
         }
-        let offsets = || messages.values().map(|publication| publication.offset);
-        if let (Some(oldest), Some(newest)) = (offsets().min(), offsets().max()) {
-            let begin = ground::begin(store, session, &batch.channel, oldest, newest).await?;
-            right = begin.right;
-            if oldest < begin.left {
-                ground::withdraw(store, session, &batch.channel, begin).await?;
-                messages.retain(|_, publication| publication.offset >= begin.left);
-            }
+        if let Some(newest) = newest {
+            right = ground::right_from(store, session, &batch.channel, newest).await?;
         }
         found.push(Found { messages, right });
     }

@@ -166,11 +166,9 @@ async fn what_is_kept_longer_than_when_it_was_sent_expires_later() {
     assert_eq!(expire - dated.get_i64("time").unwrap(), 3 * HOUR.as_millis() as i64);
 }
 
-/// Where a channel begins in which this one was found.
-async fn begin(log: &MongoDb, found: u64) -> (u64, u64) {
+async fn right_from(log: &MongoDb, newest: u64) -> u64 {
     let mut session = log.store.session().await.unwrap();
-    let begin = ground::begin(&log.store, &mut session, &channel("room:a"), found, found).await.unwrap();
-    (begin.left, begin.right)
+    ground::right_from(&log.store, &mut session, &channel("room:a"), newest).await.unwrap()
 }
 
 /// Inserts what a node would that knows an old end of the channel, and dies before it looks for its ground.
@@ -206,15 +204,14 @@ async fn what_is_kept_stays_when_all_of_a_channel_is_looked_for() {
     // What is not kept any more may be said again; all others are there.
     let other = connect(&server, &database, count).await;
     let mut pending = Vec::new();
-    for n in 490..=500 {
-        pending.push(other.append(&room, draft("ann", n)).await.unwrap());
+    for n in (491..=500).chain([490]) {
+        pending.push((n, other.append(&room, draft("ann", n)).await.unwrap()));
     }
-    let mut offsets_of = Vec::new();
-    for pending in pending {
-        offsets_of.push(pending.await.unwrap().cursor().offset);
+    for (n, pending) in pending {
+        let appended = pending.await.unwrap();
+        let is_there = matches!(appended, Appended::Duplicate(_));
+        assert_eq!((is_there, appended.cursor().offset), if n == 490 { (false, 501) } else { (true, n) });
     }
-    offsets_of.sort_unstable();
-    assert_eq!(offsets_of, (491..=501).collect::<Vec<_>>());
     assert_eq!(offsets(&one.read(&room, ALL).await.unwrap()), (492..=501).collect::<Vec<_>>());
 }
 
@@ -226,37 +223,52 @@ async fn what_is_kept_by_count_is_told_from_what_was_claimed_in_front_of_it() {
     append_many(&log, 1..=97).await;
     retention::trim(&log.store, &room).await.unwrap();
     assert_eq!(stored(&log).await, (87..=97).collect::<Vec<_>>());
-    for offset in [20, 21] {
+    // Some touch what is left, and some don't.
+    for offset in [20, 21, 85, 86] {
         insert_stray(&log, offset).await;
-        assert_eq!(begin(&log, offset).await, (87, 87));
+        assert_eq!(right_from(&log, offset).await, 87);
     }
-    for offset in [85, 86] {
-        insert_stray(&log, offset).await;
-    }
-    // These touch what is left: they are no hole in it, and stand there no more all the same.
-    assert_eq!(begin(&log, 21).await, (85, 87));
-    assert_eq!(begin(&log, 86).await, (85, 87));
-    assert_eq!(begin(&log, 97).await, (0, 87));
     for (stray, offset) in [(20, 98), (86, 99)] {
         let again = append(&*log, &room, draft("ann", 10_000 + stray)).await;
         assert!(matches!(again, Appended::New { .. }) && again.cursor().offset == offset, "{again:?}");
     }
-    assert_eq!(stored(&log).await, (85..=99).collect::<Vec<_>>());
+    assert_eq!(offsets(&log.read(&room, ALL).await.unwrap()), (90..=99).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_kept_by_age_is_told_from_what_was_claimed_in_front_of_it() {
     let (_server, log) = trimmed_by_age().await;
-    assert_eq!(begin(&log, 15).await, (10, 10));
-    // One is claimed on the other; some touch what is left, and some don't.
+    assert_eq!(right_from(&log, 15).await, 10);
     for offset in [3, 4, 8, 9] {
         insert_stray(&log, offset).await;
-        assert_eq!(begin(&log, offset).await, (10, 10));
+        assert_eq!(right_from(&log, offset).await, 10);
     }
-    // Who finds one that it claimed withdraws all, and says it anew.
-    let again = append(&*log, &channel("room:a"), sent_before(Duration::ZERO, 10_003)).await;
-    assert!(matches!(again, Appended::New { .. }) && again.cursor().offset == 16, "{again:?}");
-    assert_eq!(stored(&log).await, (10..=16).collect::<Vec<_>>());
+    for (stray, offset) in [(3, 16), (9, 17)] {
+        let again = append(&*log, &channel("room:a"), sent_before(Duration::ZERO, 10_000 + stray)).await;
+        assert!(matches!(again, Appended::New { .. }) && again.cursor().offset == offset, "{again:?}");
+    }
+    let there = append(&*log, &channel("room:a"), sent_before(HOUR / 2, 11)).await;
+    assert!(matches!(there, Appended::Duplicate(_)) && there.cursor().offset == 11, "{there:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_deleted_for_a_clock_that_is_behind() {
+    let (server, room) = (server().await, channel("room:a"));
+    let both = keep("room", Keep { count: Some(10), age: Some(HOUR) });
+    let (one, other) = {
+        let database = database();
+        (connect(&server, &database, both.clone()).await, connect(&server, &database, both).await)
+    };
+    for n in 1..=30 {
+        let age = if n == 25 { 2 * HOUR } else { HOUR / 2 };
+        append(&*one, &room, sent_before(age, n)).await;
+    }
+    retention::trim(&one.store, &room).await.unwrap();
+    assert_eq!(stored(&one).await, (20..=30).collect::<Vec<_>>());
+    // One in front of it is said twice: that is no loss.
+    let again = append(&*other, &room, sent_before(HOUR / 2, 23)).await;
+    assert!(matches!(again, Appended::New { .. }) && again.cursor().offset == 31, "{again:?}");
+    assert_eq!(stored(&one).await, (20..=31).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -267,5 +279,5 @@ async fn the_first_of_a_channel_is_no_claim_in_front_of_it() {
     // By a clock that is behind.
     append(&*log, &room, sent_before(2 * HOUR, 2)).await;
     append(&*log, &room, sent_before(Duration::ZERO, 3)).await;
-    assert_eq!(begin(&log, 1).await, (1, 1));
+    assert_eq!(right_from(&log, 1).await, 1);
 }
