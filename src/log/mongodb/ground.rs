@@ -11,7 +11,7 @@
 //! claim that was not withdrawn yet or as the old end of what is left: it is not deleted, and counts where it is surely
 //! the latter.
 
-use std::{collections::HashSet, slice};
+use std::collections::HashSet;
 
 use mongodb::{
     ClientSession,
@@ -131,36 +131,35 @@ pub(super) async fn sift(
     Ok(right)
 }
 
-/// From which offset on publications that other nodes claimed are surely right; `newest` is one of them. Those in front may
-/// be what is left of the channel just as well, so they are said anew, and not deleted: where nothing speaks for them that
+/// From which offset on publications that other nodes claimed are surely right, in a channel that reaches to `top` at least.
+/// Those in front may be what is left of the channel just as well, so they are said anew, and not deleted: where nothing speaks for them that
 /// should be kept, as one more than that is left, and where a message is said twice, that is no loss.
 pub(super) async fn right_from(
     store: &Store,
     session: &mut ClientSession,
     channel: &ChannelName,
-    newest: u64,
+    top: u64,
 ) -> Result<u64, Failure> {
     let keep = store.keep(channel);
-    let mut right = 0;
-    if keep.count.is_some() {
-        let top = store.tops(slice::from_ref(channel)).await?.into_iter().flatten().next();
-        right = kept_by_count(keep, top.map_or(newest, |top| top.offset.max(newest))) - 1;
+    // Trimming leaves one more than it has to.
+    let by_count = kept_by_count(keep, top) - 1;
+    match begin_of_kept(keep) {
+        Some(too_old) => begin_by_age(store, session, &Key::new(channel), by_count, too_old).await,
+        None => Ok(by_count),
     }
-    if let Some(too_old) = begin_of_kept(keep) {
-        right = right.max(begin_by_age(store, session, &Key::new(channel), too_old).await?);
-    }
-    Ok(right)
 }
 
 /// What trimming by age leaves of a channel has no hole, and begins with one that is too old. So what is in front of a hole
-/// was claimed later; and what is in front of one that is too old, where the claims touch it.
+/// was claimed later; and what is in front of one that is too old, where the claims touch it. All of it is looked for from
+/// an offset on.
 async fn begin_by_age(
     store: &Store,
     session: &mut ClientSession,
     key: &Key,
+    from: u64,
     too_old: u64,
 ) -> Result<u64, Failure> {
-    let Some(mut last) = first_from(store, session, key, 0).await? else { return Ok(0) };
+    let Some(mut last) = first_from(store, session, key, from).await? else { return Ok(from) };
     let mut begin = last.offset;
     // Mostly, the first one says it: it is too old, or nothing was ever trimmed.
     if begin == 1 || last.time <= too_old {

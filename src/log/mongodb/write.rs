@@ -32,7 +32,7 @@ use tracing::debug;
 use xpush_protocol::{ChannelName, Cursor, MessageId};
 
 use super::{
-    super::{Appended, LogError},
+    super::{Appended, Keep, LogError},
     failure::{Failure, within},
     ground::{self, Claim},
     line::APPEND_LIMIT,
@@ -180,18 +180,25 @@ async fn prepare(store: &Store, session: &mut ClientSession, batches: &mut [Batc
     let reads = try_join(store.tops(&without_top), find(store, session, batches));
     let (tops, found) = within(READ_LIMIT, reads).await?;
     let mut tops = tops.into_iter();
-    for (batch, Found { messages, right }) in batches.iter_mut().zip(found) {
+    for (batch, Found { own, messages, right }) in batches.iter_mut().zip(found) {
         if batch.top.is_none() {
             batch.top = tops.next().flatten();
         }
         let mut rest = Vec::with_capacity(batch.appends.len());
         for mut append in batch.appends.drain(..) {
-            // Its retry may be in the same batch.
-            let is_right = |publication: &Publication| publication.offset >= right;
-            match messages.get(&append.ids()).cloned() {
-                Some(publication) if append.standing == Standing::InDoubt => {
-                    append.answer(Ok(Appended::New { epoch: store.epoch, publication }));
+            if append.standing == Standing::InDoubt {
+                match own.get(&append.ids()).cloned() {
+                    Some(publication) => {
+                        append.answer(Ok(Appended::New { epoch: store.epoch, publication }));
+                    }
+                    None => rest.push(append),
                 }
+                continue;
+            }
+            // What it retries may be in the same batch.
+            let message = own.get(&append.ids()).or_else(|| messages.get(&append.ids())).cloned();
+            let is_right = |publication: &Publication| publication.offset >= right;
+            match message {
                 Some(publication)
                     if is_right(&publication)
                         && is_kept(store, &batch.channel, batch.top, Stood::of(&publication)) =>
@@ -224,8 +231,10 @@ async fn prepare(store: &Store, session: &mut ClientSession, batches: &mut [Batc
 /// The publications that the drafts of a batch became.
 #[derive(Default)]
 struct Found {
+    /// Of those in doubt.
+    own: HashMap<Ids, Arc<Publication>>,
     messages: HashMap<Ids, Arc<Publication>>,
-    /// From which offset on those are right that others claimed.
+    /// From which offset on these are right.
     right: u64,
 }
 
@@ -235,30 +244,44 @@ async fn find(store: &Store, session: &mut ClientSession, batches: &[Batch]) -> 
     let mut looked_up = store.messages(session, &uncertain).await?.into_iter();
     let mut found = Vec::with_capacity(batches.len());
     for batch in batches {
-        let Found { mut messages, mut right } = Found::default();
-        let (mut claimed, mut newest) = (Vec::new(), None);
+        let mut found_of = Found::default();
         for append in batch.appends.iter().filter(|append| append.is_uncertain()) {
             let Some(publication) = looked_up.next().flatten() else { continue };
-            if append.standing == Standing::InDoubt {
-                claimed.push((append.ids(), publication.offset));
-            } else {
-                newest = newest.max(Some(publication.offset));
-            }
+            let is_own = append.standing == Standing::InDoubt;
+            let messages = if is_own { &mut found_of.own } else { &mut found_of.messages };
             messages.insert(append.ids(), publication);
         }
-        if !claimed.is_empty() {
-            let offsets = claimed.iter().map(|(_, offset)| *offset).collect();
-            let sifted = ground::sift(store, session, &batch.channel, offsets).await?;
-            for (ids, _) in claimed.iter().filter(|(_, offset)| !sifted.contains(offset)) {
-                messages.remove(ids);
-            }
+        if !found_of.own.is_empty() {
+            let offsets = found_of.own.values().map(|publication| publication.offset).collect();
+            let right = ground::sift(store, session, &batch.channel, offsets).await?;
+            found_of.own.retain(|_, publication| right.contains(&publication.offset));
         }
-        if let Some(newest) = newest {
-            right = ground::right_from(store, session, &batch.channel, newest).await?;
-        }
-        found.push(Found { messages, right });
+        found.push(found_of);
     }
+    judge(store, session, batches, &mut found).await?;
     Ok(found)
+}
+
+/// Finds out which of the publications that others claimed are right.
+async fn judge(
+    store: &Store,
+    session: &mut ClientSession,
+    batches: &[Batch],
+    found: &mut [Found],
+) -> Result<(), Failure> {
+    let mut others: Vec<_> = batches
+        .iter()
+        .zip(found)
+        .filter(|(batch, of)| !of.messages.is_empty() && store.keep(&batch.channel) != Keep::default())
+        .collect();
+    let channels: Vec<_> = others.iter().map(|(batch, _)| batch.channel.clone()).collect();
+    let tops = store.tops(&channels).await?;
+    for ((batch, of), top) in others.iter_mut().zip(tops) {
+        let newest = of.messages.values().map(|publication| publication.offset).max();
+        let top = top.map(|top| top.offset).max(newest).unwrap_or(0);
+        of.right = ground::right_from(store, session, &batch.channel, top).await?;
+    }
+    Ok(())
 }
 
 /// Whether what stood there stands yet.
