@@ -131,9 +131,9 @@ pub(super) async fn sift(
     Ok(right)
 }
 
-/// From which offset on publications that other nodes claimed are surely right, in a channel that reaches to `top` at least.
-/// Those in front may be what is left of the channel just as well, so they are said anew, and not deleted: where nothing speaks for them that
-/// should be kept, as one more than that is left, and where a message is said twice, that is no loss.
+/// From which offset on publications that other nodes claimed are surely right, in a channel that reaches to `top` at
+/// least. Those in front are said anew: they are not kept, or nobody can tell. They are not deleted either, for they may
+/// be what is left of the channel, and a message that stands twice is better than one that is lost.
 pub(super) async fn right_from(
     store: &Store,
     session: &mut ClientSession,

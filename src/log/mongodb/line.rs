@@ -86,7 +86,8 @@ pub(super) struct Line {
     tops: Arc<Tops>,
     rivals: Arc<Lately>,
     /// The channels to which messages come that are there already: who lost a connection sends all again that was not
-    /// answered. There, what comes is looked for first. Else each of them would cost a write, and end it for all that goes with it.
+    /// answered. There, what comes is looked for first. Else each of them would cost a write, and end it for all that goes
+    /// with it.
     repeats: Lately,
     /// After this node stood still, all are looked for.
     stalls: Stalls,
