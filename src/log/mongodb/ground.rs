@@ -11,7 +11,7 @@
 //! claim that was not withdrawn yet or as the old end of what is left: it is not deleted, and counts where it is surely
 //! the latter.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, slice};
 
 use mongodb::{
     ClientSession,
@@ -113,7 +113,9 @@ pub(super) async fn sift(
         let ([first, ..], [.., last]) = (run, run) else { continue };
         let is_right = match first.checked_sub(1) {
             None | Some(0) => is_followed(store, session, &key, *last).await?,
-            Some(ground) => is_there(store, session, &key, ground).await?,
+            Some(ground) => {
+                is_there(store, session, &key, ground).await? || is_left(store, session, &key, *last).await?
+            }
         };
         if is_right {
             right.extend(run);
@@ -208,6 +210,15 @@ async fn first_from(
 
 fn stood(document: &RawDocument) -> Result<Stood, LogError> {
     Ok(Stood { offset: record::offset(document)?, time: record::time(document)? })
+}
+
+/// Whether a run that ends here is what is left of the channel, though its ground was trimmed meanwhile. What one write
+/// claims is all in front of that, or none of it.
+async fn is_left(store: &Store, session: &mut ClientSession, key: &Key, last: u64) -> Result<bool, Failure> {
+    let top = store.tops(slice::from_ref(&key.channel)).await?.into_iter().flatten().next();
+    let top = top.map_or(last, |top| top.offset.max(last));
+    let right = right_from(store, session, &key.channel, top).await?;
+    Ok(last >= right && is_followed(store, session, key, last).await?)
 }
 
 async fn is_there(

@@ -236,6 +236,38 @@ async fn what_is_kept_by_count_is_told_from_what_was_claimed_in_front_of_it() {
     assert_eq!(offsets(&log.read(&room, ALL).await.unwrap()), (90..=99).collect::<Vec<_>>());
 }
 
+async fn sift(log: &MongoDb, offsets: impl Iterator<Item = u64>) -> Vec<u64> {
+    let mut session = log.store.session().await.unwrap();
+    let offsets = offsets.collect();
+    let right = ground::sift(&log.store, &mut session, &channel("room:a"), offsets).await.unwrap();
+    let mut right: Vec<_> = right.into_iter().collect();
+    right.sort_unstable();
+    right
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_in_doubt_whose_ground_was_trimmed_meanwhile_stays() {
+    let server = server().await;
+    let by_count = connect(&server, &database(), keep("room", Keep { count: Some(10), age: None })).await;
+    append_many(&by_count, 1..=97).await;
+    assert_eq!(sift(&by_count, 1..=97).await, (1..=97).collect::<Vec<_>>(), "nothing was trimmed yet");
+    retention::trim(&by_count.store, &channel("room:a")).await.unwrap();
+    let (_server, by_age) = trimmed_by_age().await;
+    for (log, left) in [(&by_count, 87..=97), (&by_age, 10..=15)] {
+        let left: Vec<_> = left.collect();
+        assert_eq!(sift(log, left.iter().copied()).await, left);
+        assert_eq!(stored(log).await.len(), left.len(), "nothing of it is deleted");
+        let first = left[0];
+        for claimed in [first - 7..=first - 6, first - 2..=first - 1] {
+            for offset in claimed.clone() {
+                insert_stray(log, offset).await;
+            }
+            assert_eq!(sift(log, claimed).await, [] as [u64; 0]);
+            assert_eq!(stored(log).await.len(), left.len(), "they are withdrawn");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_kept_by_age_is_told_from_what_was_claimed_in_front_of_it() {
     let (_server, log) = trimmed_by_age().await;
