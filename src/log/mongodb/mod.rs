@@ -9,6 +9,7 @@ mod ground;
 mod lane;
 mod lately;
 mod line;
+mod look;
 mod read;
 mod record;
 mod redact;

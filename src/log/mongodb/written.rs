@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use xpush_protocol::{ChannelName, Cursor};
 
 use super::{
+    look::is_kept,
     record::Place,
     store::Store,
-    write::{Append, Ids, is_kept},
+    write::{Append, Ids},
 };
 use crate::publication::Publication;
 
