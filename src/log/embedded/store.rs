@@ -32,8 +32,9 @@ const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// makes fewer tables.
 const MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Write tables and merge them, in the background.
-const WORKERS: usize = 2;
+/// Writes tables and merges them, in the background. Of several, fjall's first one leaves merging to the others, and puts
+/// what is to be merged back in line as fast as it can while they are busy: that took a tenth of a core.
+const WORKERS: usize = 1;
 
 /// The directory of a store, held by this process.
 pub(super) struct Directory {
