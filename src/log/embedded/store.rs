@@ -32,9 +32,9 @@ const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 /// makes fewer tables.
 const MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Writes tables and merges them, in the background. Of several, fjall's first one leaves merging to the others, and puts
-/// what is to be merged back in line as fast as it can while they are busy: that took a tenth of a core.
-const WORKERS: usize = 1;
+/// Write tables and merge them, in the background. One alone would leave a full memtable to grow while it merges. Of two,
+/// the first puts what is to be merged back in line as fast as it can while the other is busy, for some tenth of a core.
+const WORKERS: usize = 2;
 
 /// The directory of a store, held by this process.
 pub(super) struct Directory {
